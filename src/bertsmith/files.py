@@ -1,0 +1,213 @@
+"""Crash-safe writing of files and directories, and the manifest that says a directory is complete.
+
+The order is always the same (RELIABILITY 2.1): temporary in the same parent, write, flush, fsync,
+rename, fsync of the parent. A directory gets its manifest last, so its presence means complete.
+
+    .encoder.tmp-4711/            <- everything is written here
+        config.json … bertsmith.json (sizes and SHA-256 of the rest, written last)
+    encoder/                      <- one rename; with overwrite, one exchange of the two names
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bertsmith.errors import InputError
+
+MANIFEST = "bertsmith.json"
+"""File name of the manifest in every directory that bertsmith writes."""
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file or a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write `path` so that a crash leaves either the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
+def to_json(value: Any) -> str:
+    """JSON text with sorted-as-given keys, two spaces, a final newline; NaN is refused."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_manifest(directory: Path, content: dict[str, Any], *, exclude: tuple[str, ...] = ()) -> None:
+    """Write `directory/bertsmith.json`: `content` plus size and SHA-256 of every file beside it.
+
+    `exclude` names sub-folders that live on after this (a training directory's `train`).
+    """
+    files = {}
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        skipped = name == MANIFEST or name.split("/")[0] in exclude or path.name.startswith(".")
+        if path.is_file() and not skipped:
+            fsync_path(path)
+            files[name] = {"size": path.stat().st_size, "sha256": sha256(path)}
+    fsync_path(directory)
+    write_file(directory / MANIFEST, to_json({**content, "files": files}))
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file; an unreadable one is an `InputError` that names line and reason."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError("no such file", file=path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        line = getattr(error, "lineno", None)
+        raise InputError(f"not valid JSON ({error}); the file is damaged", file=path, line=line) from None
+
+
+def read_manifest(directory: Path, *, kind: str | None = None, verify: bool = True) -> dict[str, Any]:
+    """The manifest of `directory`, after checking size and SHA-256 of every file that it lists.
+
+    `kind` is the expected value of its `kind` field. Raises `InputError` when the manifest is missing
+    (the directory is incomplete), of another kind, or when a file was changed since it was written.
+    """
+    if not directory.is_dir():
+        raise InputError("no such directory" if not directory.exists() else "not a directory", file=directory)
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise InputError(
+            f"no {MANIFEST} in it: not written by bertsmith, or its writing was cut off", file=directory
+        )
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise InputError('not a manifest: it has no "files" table', file=path)
+    if kind is not None and manifest.get("kind") != kind:
+        raise InputError(f"this is a directory of kind {manifest.get('kind')!r}; {kind!r} is needed", file=path)
+    if verify:
+        for name, entry in manifest["files"].items():
+            verify_file(directory, name, entry)
+    return manifest
+
+
+def verify_file(directory: Path, name: str, entry: dict[str, Any]) -> None:
+    """Raise `InputError` unless `directory/name` has the size and SHA-256 that `entry` gives."""
+    path = directory / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"the manifest names a path outside the directory: {name!r}", file=directory / MANIFEST)
+    if not path.is_file():
+        raise InputError("the manifest lists this file, but it is missing; write the directory again", file=path)
+    size = path.stat().st_size
+    if size != entry["size"]:
+        raise InputError(
+            f"{size} bytes, the manifest says {entry['size']}: the file is damaged; write it again", file=path
+        )
+    if sha256(path) != entry["sha256"]:
+        raise InputError("its SHA-256 is not the manifest's: the file is damaged; write it again", file=path)
+
+
+def check_output(out: Path, *, overwrite: bool) -> None:
+    """Refuse an existing output, before anything is computed; a parent that is a file is refused too."""
+    if out.exists() and not overwrite:
+        raise InputError("exists already; give --overwrite to replace it, or another --out", file=out)
+    for parent in out.absolute().parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise InputError(f"cannot be made: {parent} is not a directory", file=out)
+            return
+
+
+def scratch_name(out: Path, what: str) -> Path:
+    """A hidden sibling of `out` that this process alone uses."""
+    return out.with_name(f".{out.name}.{what}-{os.getpid()}")
+
+
+@contextmanager
+def new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary sibling to write into; at a clean end it becomes `out`, else it is removed.
+
+    The caller writes the manifest before the end. With `overwrite`, an existing `out` is replaced by
+    one exchange of names, and only then removed: at no moment is there neither.
+    """
+    check_output(out, overwrite=overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(out)
+    temporary = scratch_name(out, "tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        put_in_place(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(temporary: Path, out: Path) -> None:
+    """Rename `temporary` to `out`; what stood there before is removed after the exchange."""
+    fsync_path(temporary)
+    if out.exists():
+        _exchange(temporary, out)
+        _remove(temporary)
+    else:
+        temporary.rename(out)
+    fsync_path(out.parent)
+
+
+def remove_stale(out: Path) -> None:
+    """Remove temporaries of `out` that a killed process left (its process is gone)."""
+    for path in out.parent.glob(f".{out.name}.tmp-*"):
+        process = path.name.rsplit("-", 1)[-1]
+        if process.isdigit() and not _is_alive(int(process)):
+            _remove(path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two names in one step (Linux `renameat2`); elsewhere by three renames."""
+    at_current_directory, rename_exchange = -100, 2
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is not None and not rename(
+        at_current_directory, os.fsencode(one), at_current_directory, os.fsencode(other), rename_exchange
+    ):
+        return
+    aside = scratch_name(other, "old")
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)

@@ -3,3 +3,12 @@
 from __future__ import annotations
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """`bertsmith.load` and `bertsmith.Model`, imported when they are asked for: torch takes seconds."""
+    if name in ("load", "Model"):
+        from bertsmith import predict
+
+        return getattr(predict, name)
+    raise AttributeError(f"module 'bertsmith' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The command line: verbs, flags, errors as one line, exit codes."""

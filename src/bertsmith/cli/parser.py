@@ -1,0 +1,150 @@
+"""From the words of a command line, and a YAML file, to an options object.
+
+`tyro` reads the flags from a plain twin of the options model (same fields, defaults taken from the YAML file where it
+has them), and pydantic checks the values afterwards, so that every message is ours and one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from bertsmith.config.options import Options
+from bertsmith.errors import InputError, nearest
+
+
+def parse(model: type[Options], words: list[str], *, prog: str, config: Path | None) -> Options:
+    """Build the options of a verb from its words. Prints the help and exits with 0 for `--help`.
+
+    Raises `InputError` for an unknown flag or key (with the nearest name), a missing or a bad value.
+    """
+    known = {flag_name(name) for name, field in model.model_fields.items() if not is_positional(field)}
+    known |= {f"--no-{name[2:]}" for name in known}
+    for word in words:
+        name = word.split("=")[0]
+        if re.fullmatch(r"--[A-Za-z][\w-]*", name) and name.replace("_", "-") not in known | {"--help"}:
+            raise InputError(f"unknown flag {name}{nearest(name, known)}; see {prog} --help")
+    values = read_yaml(config, model) if config is not None else {}
+    try:
+        return model(**(values | run_tyro(model, words, values, prog=prog)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise InputError(message) from None
+        raise InputError(complaint(first), field=shown_name(model, str(first["loc"][0]))) from None
+
+
+def run_tyro(model: type[Options], words: list[str], values: dict[str, Any], *, prog: str) -> dict[str, Any]:
+    """The values that the words give, or else `values`, or else the model's defaults."""
+    twin = plain_twin(model, values)
+    complaints = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaints):
+            parsed = tyro.cli(twin, args=words, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise InputError(f"{box_text(complaints.getvalue())}; see {prog} --help") from None
+    given = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)}
+    # A positional list that was left out arrives empty; pydantic then says that it is required.
+    return {name: value for name, value in given.items() if value != () or values.get(name)}
+
+
+def plain_twin(model: type[Options], values: dict[str, Any]) -> type:
+    """A dataclass with the fields of `model`, which tyro can fill without running pydantic's checks."""
+    required, optional = [], []
+    for name, field in model.model_fields.items():
+        markers: list[Any] = [tyro.conf.arg(help=field.description or "")]
+        if is_positional(field):
+            markers.append(tyro.conf.Positional)
+        annotation = Annotated[tuple([field.annotation, *markers])]  # type: ignore[misc]
+        if name in values or not field.is_required():
+            default = values[name] if name in values else field.default
+            optional.append((name, annotation, dataclasses.field(default=default)))
+        else:
+            required.append((name, annotation))
+    twin = dataclasses.make_dataclass(model.__name__, [*required, *optional])
+    twin.__doc__ = model.__doc__
+    return twin
+
+
+def read_yaml(path: Path, model: type[Options]) -> dict[str, Any]:
+    """The keys of a YAML file, each checked against its field. Raises `InputError` naming file, line and key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text)
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(f"cannot be read: {reason}", file=path, field="--config") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise InputError(f"not valid YAML: {problem}", file=path, line=mark.line + 1 if mark else None) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError("expected `key: value` lines", file=path, line=1)
+    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    values = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in model.model_fields:
+            message = f"unknown key{nearest(name, model.model_fields)}"
+            raise InputError(message, file=path, line=lines.get(key), field=str(key))
+        field = model.model_fields[name]
+        try:
+            annotation = (
+                Annotated[tuple([field.annotation, *field.metadata])] if field.metadata else field.annotation
+            )  # type: ignore[misc]
+            values[name] = TypeAdapter(annotation).validate_python(value)
+        except ValidationError as error:
+            problem = complaint(error.errors()[0])
+            raise InputError(problem, file=path, line=lines.get(key), field=str(key)) from None
+    return values
+
+
+def complaint(error: Any) -> str:
+    """One line from one of pydantic's errors: what is wrong, and what was given."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    given = error.get("input")
+    return message if error["type"] == "missing" or isinstance(given, dict) else f"{message}, not {given!r}"
+
+
+def is_positional(field: FieldInfo) -> bool:
+    """Whether the field is given by place, not by flag."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("positional"))
+
+
+def flag_name(name: str) -> str:
+    """`vocab_size` -> `--vocab-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def shown_name(model: type[Options], name: str) -> str:
+    """How a field is called in a message: `--vocab-size`, or `FILES` for one that is given by place."""
+    field = model.model_fields.get(name)
+    return name.upper() if field is not None and is_positional(field) else flag_name(name)
+
+
+def box_text(box: str) -> str:
+    """The message inside one of tyro's boxes, on one line, without its advice."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("╭╮╰╯│─ ") for line in box.splitlines()]
+    inside = [line for line in lines[1:] if line]
+    for i, line in enumerate(inside):
+        if line.startswith(("For full helptext", "Argument helptext", "Got errors")):
+            inside = inside[:i]
+            break
+    return " ".join(inside).rstrip(" .:")

@@ -1,0 +1,71 @@
+"""The table of verbs: options model, library function, and how the result is shown. Nothing is imported yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb. The strings are `module:name`, imported when the verb is chosen."""
+
+    summary: str
+    options: str
+    function: str
+    show: str
+    """A function of `cli.show`: (result, options) -> lines for stdout."""
+
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb(
+        "the whole path on a corpus that every Python carries, and a report card",
+        "config.demo:DemoOptions",
+        "demo.run:demo",
+        "report_card",
+    ),
+    "doctor": Verb(
+        "device, threads, versions, offline state; for each problem the fix",
+        "config.inference:DoctorOptions",
+        "runtime:doctor",
+        "doctor",
+    ),
+    "tokenizer": Verb(
+        "train a WordPiece vocabulary",
+        "config.tokenizer:TokenizerOptions",
+        "tokenizer.train:train_tokenizer",
+        "figures",
+    ),
+    "prepare": Verb("text to token shards", "config.prepare:PrepareOptions", "data.prepare:prepare", "figures"),
+    "pretrain": Verb(
+        "masked-LM pretraining, with or without next sentence",
+        "config.pretrain:PretrainOptions",
+        "train.pretrain:pretrain",
+        "figures",
+    ),
+    "finetune classify": Verb(
+        "a classifier of texts or pairs of texts",
+        "config.finetune:ClassifyOptions",
+        "train.finetune:finetune_classify",
+        "figures",
+    ),
+    "evaluate": Verb(
+        "metrics; exit 3 if --fail-under is missed",
+        "config.inference:EvaluateOptions",
+        "evaluate:evaluate",
+        "figures",
+    ),
+    "predict": Verb(
+        "one JSON line for each text", "config.inference:PredictOptions", "predict:predict", "json_lines"
+    ),
+    "fill": Verb(
+        "the likeliest tokens for each [MASK]", "config.inference:FillOptions", "predict:fill", "guesses"
+    ),
+}
+
+
+def load(reference: str) -> Any:
+    """The object that `"config.demo:DemoOptions"` names, below `bertsmith`."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(f"bertsmith.{module}"), name)

@@ -1,0 +1,67 @@
+"""Options of the verbs that use a trained model: `evaluate`, `predict`, `fill`; and of `doctor` and `demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from bertsmith.config.options import Options
+
+
+class ModelOptions(Options):
+    """What all of them have."""
+
+    model: str = Field(json_schema_extra={"positional": True})
+    """A model directory, or hf:org/name[@revision]."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of the CPU; by default what torch chooses."""
+
+
+class EvaluateOptions(ModelOptions):
+    """Measure a model on labelled rows, or an encoder on the held-out documents of shards."""
+
+    data: Path
+    """Labelled rows (.tsv .csv .jsonl .parquet), or a shards directory for an encoder."""
+    columns: str | None = None
+    """`text=review,label=stars` maps a file's header; `text,label` names the columns of a file without one."""
+    batch_tokens: int = Field(default=4096, ge=1)
+    """Most tokens computed at a time."""
+    max_length: int = Field(default=128, ge=4)
+    """Longest sequence made from shards (an encoder only)."""
+    fail_under: str | None = None
+    """Exit with 3 if a metric is lower than this: `accuracy=0.9`, or several, parted by commas."""
+
+
+class PredictOptions(ModelOptions):
+    """Predict: one JSON line for each text."""
+
+    text: str | None = None
+    """One text."""
+    data: Path | None = None
+    """A file of texts (.txt: one a line; .tsv .csv .jsonl .parquet: column text, or text_a and text_b)."""
+    columns: str | None = None
+    """`text=review` maps a file's header; `text,-` names the columns of a file without one."""
+    batch_tokens: int = Field(default=4096, ge=1)
+    """Most tokens computed at a time."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PredictOptions:
+        if (self.text is None) == (self.data is None):
+            raise ValueError("give either --text TEXT or --data FILE")
+        return self
+
+
+class FillOptions(ModelOptions):
+    """Guess what stands at each [MASK]."""
+
+    text: str = Field(json_schema_extra={"positional": True})
+    """A text with one or more [MASK]."""
+    top_k: int = Field(default=5, ge=1)
+    """Guesses for each [MASK]."""
+
+
+class DoctorOptions(Options):
+    """Show what this machine offers, and what is missing."""

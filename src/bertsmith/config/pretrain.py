@@ -1,0 +1,38 @@
+"""Options of `bertsmith pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from bertsmith.config.training import TrainingOptions
+from bertsmith.presets import SizeName
+
+
+class PretrainOptions(TrainingOptions):
+    """Pretrain a BERT on token shards."""
+
+    data: Path = Field(json_schema_extra={"positional": True})
+    """Shards directory, as written by `bertsmith prepare`."""
+    tokenizer: Path | None = None
+    """Tokenizer directory that must be the one that made the shards; by default the shards' own copy."""
+    objective: Literal["nsp", "none"] = "nsp"
+    """What is learnt beside masked tokens: nsp = does B follow A, none = nothing."""
+    size: SizeName = "mini"
+    """Shape, after Turc et al. 2019: tiny 2x128, mini 4x256, small 4x512, medium 8x512, base 12x768, large 24x1024."""
+    layers: int | None = Field(default=None, ge=1)
+    """Number of blocks, instead of the size's."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width, instead of the size's; heads have 64 dimensions, the feed-forward part is 4 times as wide."""
+    positions: int = Field(default=512, ge=4)
+    """Longest sequence that the model will ever read (`max_position_embeddings`)."""
+    max_length: int = Field(default=128, ge=4)
+    """Longest sequence in pretraining, special tokens included."""
+    hidden_act: str = "gelu"
+    """Activation, by name."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout on hidden states and attention probabilities."""
+    mask_rate: float = Field(default=0.15, gt=0, lt=1)
+    """Share of the tokens that are selected; of these 80 % become [MASK], 10 % a random piece."""

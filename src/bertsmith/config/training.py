@@ -1,0 +1,67 @@
+"""Options that pretraining and fine-tuning share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from bertsmith.config.options import Options
+
+ScheduleName = Literal["linear", "cosine", "wsd", "inverse-sqrt", "constant"]
+
+NOT_PART_OF_A_RUN = frozenset({"overwrite", "resume", "resume_from", "keep_checkpoints"})
+"""Options that may differ when a run is resumed: they do not change what it computes."""
+
+
+class TrainingOptions(Options):
+    """How long, how fast, and how safely to train."""
+
+    out: Path
+    """Directory to write: a model directory with `train/` inside."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Length of the run in passes over the data; give one of epochs, steps and minutes."""
+    steps: int | None = Field(default=None, ge=1)
+    """Length of the run in optimizer steps."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Length of the run in minutes: a few seconds are measured, then steps and schedule are fixed."""
+    batch_size: int = Field(default=32, ge=1)
+    """Sequences of one optimizer step."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Sequences computed at a time; gradients of a step are added up. Default: all of them."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Highest learning rate."""
+    schedule: ScheduleName = "linear"
+    """Course of the learning rate after the warm-up."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from zero."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled weight decay (AdamW) of matrices; norms and biases have none."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient; beyond it the gradient is scaled down."""
+    seed: int = Field(default=0, ge=0)
+    """Decides initial weights, order, masks and dropout."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of the CPU; by default what torch chooses."""
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints; by default a tenth of the run."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """How many of the newest checkpoints are kept."""
+    eval_every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations; by default a tenth of the run (pretraining) or an epoch (fine-tuning)."""
+    overwrite: bool = False
+    """Replace an existing output once the new one is complete."""
+    resume: bool = False
+    """Continue from the newest intact checkpoint of `--out`."""
+    resume_from: Path | None = None
+    """Continue from exactly this checkpoint."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingOptions:
+        given = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"--{given[0]} and --{given[1]} both say how long to train; give one of them")
+        return self

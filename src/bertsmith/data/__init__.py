@@ -1,0 +1,1 @@
+"""From text files to batches: reading, token shards, sequences, masking, the order of examples."""

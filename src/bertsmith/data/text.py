@@ -1,0 +1,366 @@
+"""Text files, plain or compressed: their lines, their rows by column name, their documents.
+
+Not here: what the columns are called (`data.columns`), other formats (CoNLL, SQuAD), tokens. Files are
+streamed: memory is that of one line (of one document for `read_documents`), whatever the file's size.
+Nothing is dropped or decoded with replacement: what cannot be read is an `InputError` with its line.
+
+    open_binary -> read_lines -> read_rows -> read_documents
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import stat
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, Protocol
+
+from bertsmith.data.columns import FLAG, Columns, Numbered, numbered_values, parse_columns
+from bertsmith.errors import ErrorCollector, InputError, nearest
+
+FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
+"""Extensions that say how the content is read."""
+
+COMPRESSIONS = (".gz", ".xz", ".zst")
+"""Extensions that may follow one of `FORMATS`, but for Parquet, which is compressed inside."""
+
+TEXT_COLUMNS = ("text", "text_a", "text_b")
+"""Columns whose values must be strings, unless the caller says otherwise."""
+
+BUFFER = 1 << 18
+"""Bytes read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file: `line` is 1-based, where the row starts (the row's number in Parquet)."""
+
+    file: Path
+    line: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Sentences that belong together, at least one; `line` is 1-based, where the document starts."""
+
+    file: Path
+    line: int
+    sentences: tuple[str, ...]
+
+
+def check_files(files: Sequence[Path]) -> None:
+    """Raise one `InputError`, or up to 20 as `InputErrors`, unless every file can be read by this module.
+
+    Each must exist, be a regular file, have a supported extension, and not be empty.
+    """
+    if not files:
+        raise InputError("no files are given")
+    errors = ErrorCollector()
+    for path in files:
+        try:
+            _check_file(path)
+        except InputError as error:
+            errors.add(error)
+    errors.raise_if_any()
+
+
+def _check_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        _refuse(path, error)
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"is a directory; give files, for example {path}/*.txt", file=path)
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("is not a regular file; write its content to a file first", file=path)
+    extension, compression = format_of(path)
+    if extension == ".parquet" and compression:
+        raise InputError(f"Parquet is compressed inside; unpack the {compression} first", file=path)
+    if extension not in FORMATS:
+        known = f"expected {', '.join(FORMATS)}, each but the last also with {', '.join(COMPRESSIONS)}"
+        raise InputError(f'the extension "{extension}{compression}" is not supported; {known}', file=path)
+    if not status.st_size:
+        raise InputError("is empty", file=path)
+
+
+def _refuse(path: Path, error: OSError | ValueError) -> NoReturn:
+    """Turn a failure to open `path` into an `InputError`."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        siblings: list[str] = []
+        with suppress(OSError):
+            siblings += [sibling.name for sibling in path.parent.iterdir()]
+        raise InputError(f"no such file{nearest(path.name, siblings)}", file=path) from None
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    raise InputError(f"cannot be opened: {reason}", file=path) from None
+
+
+def format_of(path: Path) -> tuple[str, str]:
+    """Extension and compression: `a.csv.gz` -> `(".csv", ".gz")`, `a.txt` -> `(".txt", "")`."""
+    suffix = path.suffix.lower()
+    if suffix in COMPRESSIONS:
+        return path.with_suffix("").suffix.lower(), suffix
+    return suffix, ""
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """The content of `path` as a buffered byte stream, unpacked if its name ends in .gz, .xz or .zst.
+
+    Raises `InputError` if it cannot be opened, and while reading if the archive is damaged.
+    """
+    compression = format_of(path)[1]
+    try:
+        if not compression:
+            return path.open("rb", buffering=BUFFER)
+        return io.BufferedReader(_Archive(path, _decompressor(path, compression)), BUFFER)
+    except (OSError, ValueError) as error:
+        _refuse(path, error)
+
+
+class _Source(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
+def _decompressor(path: Path, compression: str) -> _Source:
+    if compression == ".gz":
+        return gzip.open(path, "rb")
+    if compression == ".xz":
+        return _XzFile(path)
+    import pyarrow as pa
+
+    source: _Source = pa.input_stream(str(path), compression="zstd")
+    return source
+
+
+class _XzFile:
+    """Reads all streams of an .xz file; `lzma.LZMAFile` ignores whatever follows the first good one."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; none at the end of the last stream."""
+        content = b""
+        while not content:
+            packed = b""
+            if self._stream.eof:
+                packed = self._stream.unused_data.lstrip(b"\0")
+                while not packed:
+                    block = self._file.read(BUFFER)
+                    if not block:
+                        return b""
+                    packed = block.lstrip(b"\0")  # streams may be padded with zeros
+                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+            elif self._stream.needs_input:
+                packed = self._file.read(BUFFER)
+                if not packed:
+                    raise EOFError("it ends in the middle of a stream")
+            content = self._stream.decompress(packed, size)
+        return content
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Archive(io.RawIOBase):
+    """An unpacking stream; what any of the libraries raises about damage becomes one `InputError`."""
+
+    def __init__(self, path: Path, source: _Source) -> None:
+        self._path, self._source = path, source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            content = self._source.read(len(buffer))
+        except (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error) as error:
+            reason = f"the archive is damaged or truncated ({error}); make or download it again"
+            raise InputError(reason, file=self._path) from None
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    r"""The 1-based number and the text of each line, without its ending (`\n` or `\r\n`).
+
+    Only `\n` separates lines; U+2028 and the like are text. UTF-8 is strict, a leading byte order mark
+    is dropped. Raises `InputError` with line and 0-based byte offsets at the first invalid byte.
+    """
+    for line, text in _lines(path):
+        if isinstance(text, InputError):
+            raise text
+        yield line, text
+
+
+def _lines(path: Path, *, keep_endings: bool = False) -> Numbered[str]:
+    offset = 0
+    with open_binary(path) as stream:
+        for line, raw in enumerate(stream, start=1):
+            try:
+                text = raw.decode()
+            except UnicodeDecodeError as error:
+                yield line, _undecodable(raw, error.start, file=path, line=line, offset=offset)
+            else:
+                if line == 1:
+                    text = text.removeprefix("\ufeff")
+                if not keep_endings:
+                    text = text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
+                yield line, text
+            offset += len(raw)
+
+
+def _undecodable(raw: bytes, at: int, *, file: Path, line: int, offset: int) -> InputError:
+    is_utf16 = offset == 0 and raw.startswith((b"\xff\xfe", b"\xfe\xff"))
+    command = f"iconv -f {'utf-16' if is_utf16 else 'latin1'} -t utf-8"
+    whole = "unpacked file" if format_of(file)[1] else "file"
+    where = f"at offset {offset + at} of the {whole} ({at} of the line)"
+    fix = f"convert it, for example with `{command}`"
+    return InputError(f"invalid UTF-8: byte {raw[at]:#04x} {where}; {fix}", file=file, line=line)
+
+
+def read_rows(
+    path: Path,
+    *,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    columns: str | None = None,
+    text_columns: Collection[str] = TEXT_COLUMNS,
+) -> Iterator[Row]:
+    """The rows of a file; `values` has the `required` columns and those of `optional` that are there.
+
+    `"text|sentence"` asks for either name and stores the value as `text`. `columns` is the user's
+    `--columns` (see `data.columns`). Values of .csv and .tsv are strings; of .jsonl and .parquet what
+    the file has, a string for `text_columns`, never null; .txt gives its nonblank lines as `text`.
+    Raises `InputError`: at once about the file or `columns`, then at the first bad row.
+    """
+    wanted = _wanted(path, columns, required, optional, text_columns)
+    return _raising(_rows(path, wanted))
+
+
+def read_all_rows(
+    path: Path,
+    *,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    columns: str | None = None,
+    text_columns: Collection[str] = TEXT_COLUMNS,
+) -> list[Row]:
+    """`read_rows` as a list; reads on after a bad row and raises up to 20 errors and their number."""
+    wanted = _wanted(path, columns, required, optional, text_columns)
+    rows, errors = [], ErrorCollector()
+    try:
+        for item in _rows(path, wanted):
+            if isinstance(item, InputError):
+                errors.add(item)
+            else:
+                rows.append(item)
+    except InputError as error:
+        errors.add(error)
+    errors.raise_if_any()
+    return rows
+
+
+def _raising(items: Iterator[Row | InputError]) -> Iterator[Row]:
+    for item in items:
+        if isinstance(item, InputError):
+            raise item
+        yield item
+
+
+def _wanted(
+    path: Path, columns: str | None, required: Sequence[str], optional: Sequence[str], text: Collection[str]
+) -> Columns:
+    check_files([path])
+    formats = [format_of(path)[0]]
+    return parse_columns(columns, required=required, optional=optional, text_columns=text, formats=formats)
+
+
+def _rows(path: Path, wanted: Columns) -> Iterator[Row | InputError]:
+    extension, found = format_of(path)[0], False
+    lines = _lines(path, keep_endings=extension == ".csv")
+    for line, values in numbered_values(lines, wanted, file=path, extension=extension):
+        found = True
+        yield values if isinstance(values, InputError) else Row(path, line, values)
+    if not found:
+        raise InputError("has no rows", file=path)
+
+
+def read_documents(
+    files: Sequence[Path], *, columns: str | None = None, pairs: bool = False
+) -> Iterator[Document]:
+    """The documents of `files`, in order; sentences are stripped of surrounding whitespace, none is blank.
+
+    .txt: a line is a sentence or paragraph, a blank line or the file's end ends a document (so a file
+    without blank lines is one document, held in memory). Other formats: the `text` or `sentence` of a
+    row is a document, its nonblank lines are the sentences. `pairs`: each nonblank line of a .txt or
+    .tsv is `A<TAB>B`, a document of two. Blank rows are skipped like blank lines.
+    Raises `InputError`: at once about files and flags, then at a bad line, or if a file has no text.
+    """
+    check_files(files)
+    formats = [format_of(path)[0] for path in files]
+    for path, extension in zip(files, formats, strict=True):
+        if pairs and extension not in (".txt", ".tsv"):
+            raise InputError("with --pairs a file is .txt or .tsv, each line A<TAB>B", file=path)
+    if pairs and columns is not None:
+        raise InputError("does not go with --pairs; leave it out", field=FLAG)
+    wanted = parse_columns(columns, required=["text|sentence"], text_columns=TEXT_COLUMNS, formats=formats)
+    return _documents(files, wanted, pairs=pairs)
+
+
+def _documents(files: Sequence[Path], wanted: Columns, *, pairs: bool) -> Iterator[Document]:
+    for path in files:
+        if pairs:
+            documents = _pairs(path)
+        elif format_of(path)[0] == ".txt":
+            documents = _paragraphs(path)
+        else:
+            documents = _row_documents(path, wanted)
+        document = None
+        for document in documents:
+            yield document
+        if document is None:
+            raise InputError("holds no text", file=path)
+
+
+def _paragraphs(path: Path) -> Iterator[Document]:
+    start, sentences = 0, []
+    for line, text in read_lines(path):
+        sentence = text.strip()
+        if sentence:
+            start = start or line
+            sentences.append(sentence)
+        elif sentences:
+            yield Document(path, start, tuple(sentences))
+            start, sentences = 0, []
+    if sentences:
+        yield Document(path, start, tuple(sentences))
+
+
+def _pairs(path: Path) -> Iterator[Document]:
+    for line, text in read_lines(path):
+        if not text.strip():
+            continue
+        sentences = tuple(part.strip() for part in text.split("\t"))
+        if len(sentences) != 2 or not all(sentences):
+            problem = ("has no tab", "has a blank side", "has several tabs")[min(len(sentences), 3) - 1]
+            raise InputError(f"{problem}; with --pairs each line is A<TAB>B", file=path, line=line)
+        yield Document(path, line, sentences)
+
+
+def _row_documents(path: Path, wanted: Columns) -> Iterator[Document]:
+    for row in _raising(_rows(path, wanted)):
+        sentences = tuple(line.strip() for line in row.values["text"].split("\n") if line.strip())
+        if sentences:
+            yield Document(path, row.line, sentences)

@@ -1,0 +1,1 @@
+"""The parts of a Transformer encoder, each a few lines of plain torch."""

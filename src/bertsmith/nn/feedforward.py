@@ -1,0 +1,40 @@
+"""The feed-forward part of a block, and the activations that `hidden_act` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bertsmith.config.encoder import EncoderConfig
+
+_tanh_gelu = partial(F.gelu, approximate="tanh")
+
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": _tanh_gelu,
+    "gelu_pytorch_tanh": _tanh_gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": torch.tanh,
+}
+"""`hidden_act` -> function; `gelu` is x Φ(x) with the exact Φ (Hendrycks and Gimpel 2016)."""
+
+
+class FeedForward(nn.Module):
+    """Linear to `intermediate_size`, activation, linear back (Vaswani et al. 2017, section 3.3)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """`[total, hidden_size]` -> `[total, hidden_size]`."""
+        output: Tensor = self.output(self.activation(self.intermediate(hidden_states)))
+        return output

@@ -1,0 +1,182 @@
+"""A loaded model for Python callers, and the verbs `predict` and `fill`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertsmith.batch import Batch
+from bertsmith.bundle import Bundle, load_bundle, resolve
+from bertsmith.config.inference import FillOptions, ModelOptions, PredictOptions
+from bertsmith.data.examples import Example, read_examples
+from bertsmith.errors import InputError
+from bertsmith.models.encoder import Encoder
+from bertsmith.nn.attention import ReferenceAttention
+from bertsmith.runtime import choose_device, set_threads
+from bertsmith.tasks.classify import ClassifyTask, task_from_manifest
+from bertsmith.tasks.inference import BATCH_TOKENS, run
+
+
+class Model:
+    """A model directory, loaded for use (`bertsmith.load`). Texts never have an effect on their neighbours."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, a plain `torch.nn.Module`."""
+        return self.bundle.model.encoder
+
+    def predict(self, texts: Sequence[str], *, batch_tokens: int = BATCH_TOKENS) -> list[dict[str, Any]]:
+        """`[{"label": "positive", "score": 0.98}]`, one for each text. Raises `InputError` without a task."""
+        return self.predict_rows(_examples(texts), batch_tokens=batch_tokens)
+
+    def predict_rows(self, rows: Sequence[Example], *, batch_tokens: int = BATCH_TOKENS) -> list[dict[str, Any]]:
+        """The same for rows of a file, which may be pairs."""
+        task = self.classify_task()
+        inputs = task.prepare(rows, self.bundle.tokenizer, labelled=False)
+        return [task.decode(output) for output in run(self.bundle.model, task, inputs, batch_tokens=batch_tokens)]
+
+    def classify_task(self) -> ClassifyTask:
+        """The task that the model was fine-tuned for."""
+        if self.bundle.task["name"] != "classify":
+            raise InputError(
+                f"this model was trained for {self.bundle.task['name'] or 'no task that is known'}, not to classify; "
+                "fine-tune it first: bertsmith finetune classify",
+                file=self.bundle.path,
+            )
+        return task_from_manifest(self.bundle.task)
+
+    @torch.inference_mode()
+    def logits(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Per text: `[classes]` of a classifier, `[tokens, vocab_size]` of a masked LM, special tokens included."""
+        model = self.bundle.model
+        results: list[np.ndarray] = []
+        for batch in self._batches(texts):
+            states = model.encoder(batch)
+            if model.classifier is not None:
+                results += list(model.classification_logits(states, batch).cpu().numpy())
+                continue
+            if model.masked_lm is None:
+                raise InputError("this model has no head", file=self.bundle.path)
+            every = torch.arange(batch.total, device=states.device)
+            logits = model.masked_lm_logits(states, every)[:, : model.config.vocab_size]
+            results += [part.cpu().numpy() for part in batch.split(logits)]
+        return results
+
+    @torch.inference_mode()
+    def hidden_states(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Per text: `[layers + 1, tokens, hidden_size]`, from the embeddings to the last block."""
+        results: list[np.ndarray] = []
+        for batch in self._batches(texts):
+            states: list[Tensor] = []
+            self.encoder(batch, hidden_states=states)
+            results += [part.transpose(0, 1).cpu().numpy() for part in batch.split(torch.stack(states, 1))]
+        return results
+
+    @torch.inference_mode()
+    def attentions(self, texts: Sequence[str], head_mask: Any = None) -> list[np.ndarray]:
+        """Per text: `[layers, heads, tokens, tokens]`; a row (query) sums to 1 over the keys.
+
+        `head_mask`: `[layers, heads]`, multiplies the probabilities of each head in this call.
+        """
+        shape = (self.encoder.config.num_hidden_layers, self.encoder.config.num_attention_heads)
+        mask = None if head_mask is None else torch.as_tensor(head_mask, dtype=torch.float32)
+        if mask is not None and tuple(mask.shape) != shape:
+            raise InputError(f"head_mask is {tuple(mask.shape)}; expected [layers, heads] = {shape}")
+        results: list[np.ndarray] = []
+        for batch in self._batches(texts):
+            reference = ReferenceAttention(None if mask is None else mask.to(self.bundle.model.device))
+            self.encoder(batch, attention=reference)
+            for i in range(len(batch.lengths)):
+                results.append(torch.stack([layer[i] for layer in reference.probabilities]).cpu().numpy())
+        return results
+
+    @torch.inference_mode()
+    def fill(self, text: str, *, top_k: int = 5) -> list[list[dict[str, Any]]]:
+        """For each `[MASK]` of `text` the `top_k` likeliest tokens: `[[{"token", "score", "text"}]]`.
+
+        `text` is the input with this token put in. Raises `InputError` if there is no `[MASK]`.
+        """
+        model, tokenizer = self.bundle.model, self.bundle.tokenizer
+        if model.masked_lm is None:
+            raise InputError("this model has no masked-LM head; use the pretrained encoder", file=self.bundle.path)
+        ids = np.array(tokenizer.encode(text, allow_special=True).ids)
+        self._check_length(ids)
+        positions = np.flatnonzero(ids == tokenizer.mask_id)
+        if not len(positions):
+            raise InputError(
+                "there is no [MASK] in the text; write [MASK] where a token shall be guessed", field="TEXT"
+            )
+        batch = Batch.from_sequences([ids]).to(model.device)
+        logits = model.masked_lm_logits(model.encoder(batch), torch.from_numpy(positions).to(model.device))
+        best = logits.softmax(-1).topk(min(top_k, model.config.vocab_size))
+        answers = []
+        for place, (scores, tokens) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+            answers.append(
+                [
+                    {
+                        "token": tokenizer.token(token),
+                        "score": score,
+                        "text": _put_in(text, place, tokenizer.token(token)),
+                    }
+                    for score, token in zip(scores, tokens, strict=True)
+                ]
+            )
+        return answers
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[Batch]:
+        for encoding in self.bundle.tokenizer.encode_batch(list(texts)):
+            ids = np.array(encoding.ids)
+            self._check_length(ids)
+            yield Batch.from_sequences([ids]).to(self.bundle.model.device)
+
+    def _check_length(self, ids: np.ndarray) -> None:
+        limit = self.encoder.config.max_position_embeddings
+        if len(ids) > limit:
+            raise InputError(f"the text has {len(ids)} tokens, the model reads {limit}; shorten it")
+
+
+def load(model: str | Path, *, device: str = "auto") -> Model:
+    """Load a model directory, or `hf:org/name[@revision]`."""
+    bundle = load_bundle(resolve(str(model)))
+    bundle.model.to(choose_device(device))
+    return Model(bundle)
+
+
+def open_model(options: ModelOptions) -> Model:
+    """Load the model of a verb, with its threads and device."""
+    set_threads(options.threads)
+    return load(options.model, device=options.device)
+
+
+def predict(options: PredictOptions) -> Iterator[dict[str, Any]]:
+    """One answer for each text, in order."""
+    model = open_model(options)
+    if options.text is not None:
+        rows = _examples([options.text])
+    elif options.data is not None:
+        rows = read_examples(options.data, columns=options.columns, labelled=False)
+    yield from model.predict_rows(rows, batch_tokens=options.batch_tokens)
+
+
+def fill(options: FillOptions) -> list[list[dict[str, Any]]]:
+    """See `Model.fill`."""
+    return open_model(options).fill(options.text, top_k=options.top_k)
+
+
+def _examples(texts: Sequence[str]) -> list[Example]:
+    return [Example(Path("--text"), number, text, None, None) for number, text in enumerate(texts, 1)]
+
+
+def _put_in(text: str, place: int, token: str) -> str:
+    """`_put_in("a [MASK] b [MASK]", 1, "c")` -> `"a [MASK] b c"`; a piece `##c` joins the text before it."""
+    parts = text.split("[MASK]")
+    before, after = "[MASK]".join(parts[: place + 1]), "[MASK]".join(parts[place + 1 :])
+    return before.rstrip() + token[2:] + after if token.startswith("##") else before + token + after

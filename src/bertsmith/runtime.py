@@ -1,0 +1,132 @@
+"""The machine: device, threads, versions, and the speed of its matrix products.
+
+Not here: any choice that depends on a model or a task.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bertsmith.config.inference import DoctorOptions
+from bertsmith.errors import InputError
+
+PEAK_SIZES = (1024, 2048, 4096)
+"""Edges of the square products whose best rate counts as the machine's peak (DESIGN 6)."""
+
+MINIMUM_FREE_BYTES = 5_000_000_000
+
+_PACKAGES = ("torch", "tokenizers", "safetensors", "huggingface-hub", "numpy", "pyarrow", "pydantic", "tyro")
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def set_threads(threads: int | None) -> int:
+    """Let torch use `threads` threads (default: what it chose itself); returns the number in force."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` is CUDA if there is one, else the CPU. Raises `InputError` for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("this torch finds no CUDA device; use cpu", field="--device")
+    return torch.device(name)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given; nothing to wait for on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measure_peak(device: torch.device, dtype: torch.dtype = torch.float32, *, seconds: float = 0.6) -> float:
+    """Floating-point operations per second of the best square matrix product, of sizes `PEAK_SIZES`.
+
+    Each size runs for about `seconds`, with this process's threads; its fastest repetition counts.
+    """
+    best = 0.0
+    for size in PEAK_SIZES:
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        out = torch.empty_like(left)
+        torch.mm(left, right, out=out)
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            synchronize(device)
+            before = time.perf_counter()
+            torch.mm(left, right, out=out)
+            synchronize(device)
+            best = max(best, 2 * size**3 / (time.perf_counter() - before))
+    return best
+
+
+def machine() -> dict[str, Any]:
+    """What ran the work: processor, cores, threads, device."""
+    return {
+        "system": platform.system(),
+        "processor": _processor_name(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, bertsmith and what it computes with."""
+    found = {"python": platform.python_version()}
+    for package in ("bertsmith", *_PACKAGES):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def doctor(_options: DoctorOptions | None = None) -> dict[str, Any]:
+    """What the machine offers, and `problems`: a list of sentences that each end in the fix."""
+    threads = torch.get_num_threads()
+    found: dict[str, Any] = {
+        **machine(),
+        "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
+        "matrix_peak_gflops": measure_peak(choose_device()) / 1e9,
+        "offline": bool(os.environ.get("HF_HUB_OFFLINE")),
+        "hf_home": os.environ.get("HF_HOME", "~/.cache/huggingface"),
+        "versions": versions(),
+    }
+    problems = [
+        f"{name} is not installed; pip install {name}"
+        for name, version in found["versions"].items()
+        if version == "missing"
+    ]
+    if threads > usable_cores():
+        problems.append(f"torch uses {threads} threads on {usable_cores()} cores; give --threads {usable_cores()}")
+    if sys.version_info < (3, 11):
+        problems.append("Python is older than 3.11; install a newer one")
+    free = shutil.disk_usage(Path.cwd()).free
+    if free < MINIMUM_FREE_BYTES:
+        problems.append(f"only {free / 1e9:.1f} GB are free on this disk; a base-size run writes several")
+    return found | {"free_disk_gb": free / 1e9, "problems": problems}
+
+
+def _processor_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

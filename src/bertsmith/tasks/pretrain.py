@@ -1,0 +1,110 @@
+"""Pretraining: masked tokens, and beside them whether B follows A (Devlin et al. 2018, section 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from bertsmith.batch import Batch
+from bertsmith.data.loader import Dataset
+from bertsmith.models.bert import Bert
+from bertsmith.models.flops import encoder_flops, masked_lm_flops, pooled_flops
+from bertsmith.tasks.base import LossTerm, cross_entropy_term
+
+COLLAPSE_SHARE = 0.5
+"""If one token makes up more than this share of the predictions, the run warns."""
+
+
+@dataclass(frozen=True)
+class PretrainTask:
+    """`Trainable` with the terms `mlm` and, with the objective `nsp`, `nsp`."""
+
+    objective: str
+    name = "pretrain"
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Masked LM; with NSP also pooler and next sentence."""
+        return ("pooler", "masked_lm", "next_sentence") if self.objective == "nsp" else ("masked_lm",)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """See `Trainable`."""
+        counts = {"mlm": len(batch.labels["mlm_positions"])}
+        if self.objective == "nsp":
+            counts["nsp"] = len(batch.lengths)
+        return counts
+
+    def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
+        """See `Trainable`. Each term has its own labels, so no index is ignored by accident."""
+        states = model.encoder(batch)
+        logits = model.masked_lm_logits(states, batch.labels["mlm_positions"])
+        terms = {"mlm": cross_entropy_term(logits, batch.labels["mlm_labels"])}
+        if self.objective == "nsp":
+            follows = model.next_sentence_logits(states, batch)
+            terms["nsp"] = cross_entropy_term(follows, batch.labels["next_sentence"])
+        return terms
+
+    def flops(self, model: Bert, batch: Batch) -> int:
+        """See `Trainable`."""
+        selected = len(batch.labels["mlm_positions"])
+        total = encoder_flops(model.config, batch.lengths) + masked_lm_flops(model.config, selected)
+        pairs = len(batch.lengths) if self.objective == "nsp" else 0
+        return total + pooled_flops(model.config, pairs, classes=2)
+
+    def manifest(self) -> dict[str, Any]:
+        """See `Task`."""
+        return {"name": self.name, "objective": self.objective}
+
+
+def unigram_loss(counts: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -ln p of `labels` under add-one token counts `[vocab_size]`: what no context can beat."""
+    smoothed = np.log(counts + 1.0) - np.log(float(counts.sum()) + len(counts))
+    return float(-smoothed[labels].mean())
+
+
+@torch.inference_mode()
+def evaluate_pretraining(
+    model: Bert,
+    task: PretrainTask,
+    data: Dataset,
+    *,
+    unigram_counts: np.ndarray,
+    most: int | None = None,
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """Held-out figures on epoch 0 of `data`, whose masks are drawn once: the same every time.
+
+    `most` bounds the number of sequences (the first ones). Returns `heldout_mlm_loss` (nats per selected
+    token), `unigram_loss` on the same positions, `mlm_accuracy`, `top_prediction_share` (how often the
+    commonest prediction was made), and with NSP `nsp_loss` and `nsp_accuracy` (chance: 0.5).
+    """
+    was_training = model.training
+    model.eval()
+    size = min(data.size(0), most or data.size(0))
+    sums: dict[str, float] = {}
+    predictions = np.zeros(model.config.vocab_size, np.int64)
+    labels = []
+    for start in range(0, size, batch_size):
+        batch = data.batch(0, np.arange(start, min(start + batch_size, size)))
+        labels.append(batch.labels["mlm_labels"].numpy())
+        batch = batch.to(model.device)
+        terms = task.loss(model, batch)
+        predictions += np.bincount(terms["mlm"].predicted.cpu().numpy(), minlength=len(predictions))
+        for name, count in task.counts(batch).items():
+            term = terms[name]
+            for key, value in ((name, count), (f"{name}_loss", term.total), (f"{name}_right", term.correct)):
+                sums[key] = sums.get(key, 0.0) + float(value)
+    model.train(was_training)
+    truth = np.concatenate(labels)
+    result = {
+        "heldout_mlm_loss": sums["mlm_loss"] / sums["mlm"],
+        "unigram_loss": unigram_loss(unigram_counts, truth),
+        "mlm_accuracy": sums["mlm_right"] / sums["mlm"],
+        "top_prediction_share": float(predictions.max() / predictions.sum()),
+    }
+    if task.objective == "nsp":
+        result |= {"nsp_loss": sums["nsp_loss"] / sums["nsp"], "nsp_accuracy": sums["nsp_right"] / sums["nsp"]}
+    return result

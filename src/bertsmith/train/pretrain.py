@@ -1,0 +1,128 @@
+"""`bertsmith pretrain`: from token shards to an encoder."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+
+from bertsmith.bundle import write_bundle
+from bertsmith.config.encoder import EncoderConfig
+from bertsmith.config.pretrain import PretrainOptions
+from bertsmith.data.loader import Loader
+from bertsmith.data.pretraining import PretrainingData, heldout_dataset, make_dataset
+from bertsmith.data.shards import check_tokenizer, open_shards
+from bertsmith.errors import InputError
+from bertsmith.files import read_json, to_json, write_file
+from bertsmith.models.bert import Bert
+from bertsmith.presets import SIZES, size_fields
+from bertsmith.runtime import choose_device, machine, set_threads, versions
+from bertsmith.tasks.pretrain import COLLAPSE_SHARE, PretrainTask, evaluate_pretraining
+from bertsmith.tokenizer.directory import TextTokenizer, load_tokenizer
+from bertsmith.train.card import model_card
+from bertsmith.train.directory import clear, open_training_directory
+from bertsmith.train.loop import train
+from bertsmith.train.setup import set_up, speed_report
+
+log = logging.getLogger("bertsmith")
+
+EVALUATED_DURING = 512
+"""Sequences of the evaluations during a run; the last one takes all."""
+
+
+def pretrain(options: PretrainOptions) -> dict[str, Any]:
+    """Train a BERT on shards; returns the report that also stands in `train/report.json`.
+
+    Raises `InputError` before anything is written, `RunError` for a loss that is not finite, `Interrupted` on a signal.
+    """
+    set_threads(options.threads)
+    device = choose_device(options.device)
+    directory = open_training_directory(options)
+    report_file = directory.train / "report.json"
+    if directory.finished:
+        log.info("%s has ended already", directory.out)
+        report: dict[str, Any] = read_json(report_file)
+        return report
+    if options.max_length > options.positions:
+        raise InputError(
+            f"{options.max_length} is more than the model's {options.positions} positions; "
+            "lower it, or raise --positions",
+            field="--max-length",
+        )
+    store, manifest = open_shards(options.data, "train")
+    heldout_store, _ = open_shards(options.data, "heldout")
+    tokenizer = load_tokenizer(options.tokenizer or options.data / "tokenizer")
+    check_tokenizer(tokenizer, manifest, data=options.data, field="--tokenizer")
+    task = PretrainTask(options.objective)
+    data = make_dataset(
+        store,
+        tokenizer,
+        objective=options.objective,
+        max_length=options.max_length,
+        mask_rate=options.mask_rate,
+        seed=options.seed,
+    )
+    torch.manual_seed(options.seed)
+    model = Bert(encoder_config(options, tokenizer), heads=task.heads).to(device)
+    loader = Loader(data, batch_size=options.batch_size, micro_batch=options.micro_batch, seed=options.seed)
+    loader.steps_per_epoch()  # fails here, before anything is written, if there are no pairs
+    if not (options.resume or options.resume_from):
+        clear(directory)
+    run = set_up(options, model, task, loader, directory, default_epochs=3, eval_each_epoch=False)
+    heldout = heldout_dataset(heldout_store, tokenizer, objective=options.objective, max_length=options.max_length)
+    if heldout is not None:
+        counts = store.token_counts(tokenizer.vocab_size)
+        run.evaluate = lambda: evaluate_pretraining(
+            model, task, heldout, unigram_counts=counts, most=EVALUATED_DURING
+        )
+    train(run)
+    final = evaluate_pretraining(model, task, heldout, unigram_counts=counts) if heldout is not None else {}
+    if final.get("top_prediction_share", 0.0) > COLLAPSE_SHARE:
+        log.warning(
+            "%.0f %% of all held-out predictions are one and the same token: the model has not learnt to use "
+            "context yet; train longer, or change --learning-rate",
+            100 * final["top_prediction_share"],
+        )
+    report = {**final, **speed_report(run, options), "negatives_share": negatives_share(data)}
+    write_file(report_file, to_json(report))
+    write_bundle(
+        directory.work,
+        model.cpu(),
+        tokenizer,
+        task=task.manifest(),
+        provenance={"data": str(options.data), "versions": versions(), "machine": machine(), "report": report},
+        card=model_card(
+            model,
+            title=options.out.name,
+            data=f"{manifest['splits']['train']['tokens']:,} tokens of own text (masked LM, objective {task.objective})",
+            figures=report,
+            use=USE,
+        ),
+    )
+    directory.finish()
+    return report
+
+
+USE = """Load it in bertsmith with `bertsmith.load("DIR")`, in transformers with
+`AutoModelForMaskedLM.from_pretrained("DIR")`."""
+
+
+def encoder_config(options: PretrainOptions, tokenizer: TextTokenizer) -> EncoderConfig:
+    """The shape that the options ask for."""
+    layers, hidden = SIZES[options.size]
+    return EncoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        **size_fields(options.layers or layers, options.hidden or hidden),
+        hidden_act=options.hidden_act,
+        hidden_dropout_prob=options.dropout,
+        attention_probs_dropout_prob=options.dropout,
+        max_position_embeddings=options.positions,
+        pad_token_id=tokenizer.pad_id,
+    )
+
+
+def negatives_share(data: PretrainingData) -> float | None:
+    """Share of pairs of epoch 0 whose B is another document's; None without pairs."""
+    return float(np.mean(data.plan(0)[:, 4])) if data.pairs else None

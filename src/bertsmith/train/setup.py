@@ -1,0 +1,105 @@
+"""What pretraining and fine-tuning do before the first step: the plan, the optimizer, the state to go on from."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from bertsmith.config.training import TrainingOptions
+from bertsmith.data.loader import Loader
+from bertsmith.models.bert import Bert
+from bertsmith.runtime import measure_peak
+from bertsmith.tasks.base import Trainable
+from bertsmith.train.checkpoint import load_checkpoint
+from bertsmith.train.directory import TrainingDirectory
+from bertsmith.train.loop import Plan, Run, measure_step_seconds
+from bertsmith.train.optim import make_optimizer
+from bertsmith.train.tracking import duration
+
+log = logging.getLogger("bertsmith")
+
+MEASURED_SECONDS = 5.0
+"""How long `--minutes` measures, at most a tenth of the minutes."""
+
+EVALUATIONS = 10
+"""Evaluations and checkpoints of a run, unless told otherwise."""
+
+
+def set_up(
+    options: TrainingOptions,
+    model: Bert,
+    task: Trainable,
+    loader: Loader,
+    directory: TrainingDirectory,
+    *,
+    default_epochs: float,
+    eval_each_epoch: bool,
+) -> Run:
+    """A run ready to go on: from its checkpoint, from its saved plan at step 0, or planned anew and saved."""
+    optimizer = make_optimizer(model, learning_rate=options.learning_rate, weight_decay=options.weight_decay)
+    plan = directory.saved_plan() if options.resume or options.resume_from else None
+    known = plan or Plan(1, 0, 1, 1, options.learning_rate, options.schedule, options.clip, math.inf)
+    run = Run(model, task, optimizer, loader, known, directory.train, keep_checkpoints=options.keep_checkpoints)
+    if plan is None:
+        run.plan = make_plan(options, run, default_epochs=default_epochs, eval_each_epoch=eval_each_epoch)
+        directory.save_plan(options, run.plan)
+    elif (checkpoint := directory.checkpoint(options)) is not None:
+        run.progress = load_checkpoint(checkpoint, model, optimizer)
+        log.info("going on from %s (step %d of %d)", checkpoint, run.progress.step, plan.steps)
+    else:
+        log.info("no checkpoint yet: starting the saved plan of %d steps anew", plan.steps)
+    return run
+
+
+def make_plan(options: TrainingOptions, run: Run, *, default_epochs: float, eval_each_epoch: bool) -> Plan:
+    """Fix the number of steps, and with it the schedule; prints it in one line."""
+    per_epoch = run.loader.steps_per_epoch()
+    if options.minutes is not None:
+        window = min(MEASURED_SECONDS, options.minutes * 6)
+        seconds = measure_step_seconds(run, seconds=window)
+        steps = max(1, round(options.minutes * 60 / seconds))
+        log.info("%.0f ms a step: %d steps in %s", 1000 * seconds, steps, duration(options.minutes * 60))
+    else:
+        steps = options.steps or max(1, round(per_epoch * (options.epochs or default_epochs)))
+    peak = measure_peak(run.model.device)
+    plan = Plan(
+        steps=steps,
+        warmup_steps=round(options.warmup * steps),
+        checkpoint_every=options.checkpoint_every or max(1, steps // EVALUATIONS),
+        eval_every=options.eval_every or (per_epoch if eval_each_epoch else max(1, steps // EVALUATIONS)),
+        learning_rate=options.learning_rate,
+        schedule=options.schedule,
+        clip=options.clip,
+        peak_flops=peak,
+    )
+    log.info(
+        "plan: %d steps of %d sequences = %.2f epochs; learning rate %g, %d steps of warm-up, then %s; "
+        "matrix peak %.0f GFLOP/s",
+        steps,
+        options.batch_size,
+        steps / per_epoch,
+        options.learning_rate,
+        plan.warmup_steps,
+        options.schedule,
+        peak / 1e9,
+    )
+    return plan
+
+
+def speed_report(run: Run, options: TrainingOptions) -> dict[str, Any]:
+    """What a finished run reports about its length and speed. Forward and backward count 3 x forward."""
+    progress = run.progress
+    seconds = max(progress.seconds, 1e-9)
+    position = progress.position
+    return {
+        "steps": progress.step,
+        "epochs": position.epoch + position.example / run.loader.dataset.size(position.epoch),
+        "tokens": progress.tokens,
+        "training_seconds": progress.seconds,
+        "planned_seconds": None if options.minutes is None else 60 * options.minutes,
+        "tokens_per_second": progress.tokens / seconds,
+        "percent_of_peak": 100 * 3 * progress.flops / seconds / run.plan.peak_flops,
+        "peak_gflops": run.plan.peak_flops / 1e9,
+        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+    }

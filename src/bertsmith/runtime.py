@@ -5,10 +5,10 @@ Not here: any choice that depends on a model or a task.
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import shutil
-import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +21,9 @@ from bertsmith.errors import InputError
 
 PEAK_SIZES = (1024, 2048, 4096)
 """Edges of the square products whose best rate counts as the machine's peak (DESIGN 6)."""
+
+PEAK_SECONDS = 0.5
+"""How long each size runs; its fastest repetition counts."""
 
 MINIMUM_FREE_BYTES = 5_000_000_000
 
@@ -54,22 +57,27 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure_peak(device: torch.device, dtype: torch.dtype = torch.float32, *, seconds: float = 0.6) -> float:
+def measure_peak(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
     """Floating-point operations per second of the best square matrix product, of sizes `PEAK_SIZES`.
 
-    Each size runs for about `seconds`, with this process's threads; its fastest repetition counts.
+    Measured once per process, device, type and number of threads.
     """
-    best = 0.0
+    return _measured_peak(str(device), dtype, torch.get_num_threads())
+
+
+@functools.lru_cache
+def _measured_peak(device: str, dtype: torch.dtype, _threads: int) -> float:
+    place, best = torch.device(device), 0.0
     for size in PEAK_SIZES:
-        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        left, right = (torch.randn(size, size, device=place).to(dtype) for _ in range(2))
         out = torch.empty_like(left)
         torch.mm(left, right, out=out)
         started = time.perf_counter()
-        while time.perf_counter() - started < seconds:
-            synchronize(device)
+        while time.perf_counter() - started < PEAK_SECONDS:
+            synchronize(place)
             before = time.perf_counter()
             torch.mm(left, right, out=out)
-            synchronize(device)
+            synchronize(place)
             best = max(best, 2 * size**3 / (time.perf_counter() - before))
     return best
 
@@ -114,8 +122,6 @@ def doctor(_options: DoctorOptions | None = None) -> dict[str, Any]:
     ]
     if threads > usable_cores():
         problems.append(f"torch uses {threads} threads on {usable_cores()} cores; give --threads {usable_cores()}")
-    if sys.version_info < (3, 11):
-        problems.append("Python is older than 3.11; install a newer one")
     free = shutil.disk_usage(Path.cwd()).free
     if free < MINIMUM_FREE_BYTES:
         problems.append(f"only {free / 1e9:.1f} GB are free on this disk; a base-size run writes several")

@@ -55,7 +55,8 @@ def write(path: Path, content: str | bytes) -> Path:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write `rows` in the format that the name says."""
+    """Write `rows`, all with the keys of the first, in the format that the name says."""
+    table = [list(rows[0]), *([row[key] for key in rows[0]] for row in rows)]
     extension = path.name.removeprefix("data").split(".")[1]
     if extension == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
@@ -64,10 +65,9 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
     if extension == "jsonl":
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     elif extension == "csv":
-        writer = csv.writer(stream)
-        writer.writerows([list(rows[0]), *(row.values() for row in rows)])
+        csv.writer(stream).writerows(table)
     else:
-        stream.writelines("\t".join(cells) + "\n" for cells in [list(rows[0]), *(row.values() for row in rows)])
+        stream.writelines("\t".join(cells) + "\n" for cells in table)
     return write(path, stream.getvalue())
 
 
@@ -175,12 +175,11 @@ def test_all_members_of_a_joined_archive_are_read(tmp_path: Path, compression: s
         assert stream.read() == b"a\nb\n"
 
 
-def test_zero_padding_of_an_archive_is_no_damage(tmp_path: Path) -> None:
-    for compression in (".gz", ".xz"):
-        path = write(tmp_path / f"a.txt{compression}", "a\n")
-        padded = path.read_bytes() + bytes(8)
-        path.write_bytes(padded if compression == ".gz" else padded + path.read_bytes()[:-8] + bytes(1 << 19))
-        assert {text for _, text in read_lines(path)} == {"a"}
+@pytest.mark.parametrize("compression", [".gz", ".xz"])
+def test_zero_padding_of_an_archive_is_no_damage(tmp_path: Path, compression: str) -> None:
+    path = write(tmp_path / f"a.txt{compression}", "a\n")
+    path.write_bytes(path.read_bytes() + bytes(8) + path.read_bytes() + bytes(1 << 19))
+    assert list(read_lines(path)) == [(1, "a"), (2, "a")]
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS[1:])
@@ -380,13 +379,14 @@ def test_reading_goes_on_after_an_undecodable_line(tmp_path: Path, extension: st
     assert ["UTF-8" in error.message for error in caught.value.errors] == [True, False, True]
 
 
-def test_a_damaged_archive_ends_the_collected_errors(tmp_path: Path) -> None:
-    for extension in (".csv", ".tsv"):
-        path = write(tmp_path / f"a{extension}.gz", "text\n" + "a,b\tc\n" * 3)
-        path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(InputErrors) as caught:
-            read_all_rows(path, required=["text"])
-        assert "damaged" in caught.value.errors[-1].message
+@pytest.mark.parametrize("extension", [".csv", ".tsv"])
+def test_a_damaged_archive_ends_the_collected_errors(tmp_path: Path, extension: str) -> None:
+    path = write(tmp_path / f"a{extension}.gz", "text\na,b\tc\n" + "good\n" * 200_000)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputErrors) as caught:
+        read_all_rows(path, required=["text"])
+    assert [error.line for error in caught.value.errors] == [2, None]
+    assert "damaged" in caught.value.errors[1].message
 
 
 def test_a_text_file_gives_a_row_for_each_nonblank_line(tmp_path: Path) -> None:

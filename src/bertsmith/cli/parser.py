@@ -1,7 +1,7 @@
 """From the words of a command line, and a YAML file, to an options object.
 
-`tyro` reads the flags from a plain twin of the options model (same fields, defaults taken from the YAML file where it
-has them), and pydantic checks the values afterwards, so that every message is ours and one line.
+`tyro` reads the flags from a plain twin of the options model (same fields, defaults taken from the YAML file
+where it has them), and pydantic checks the values afterwards, so that every message is ours and one line.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import operator
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import tyro
 import yaml
@@ -50,7 +51,7 @@ def run_tyro(model: type[Options], words: list[str], values: dict[str, Any], *, 
     complaints = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaints):
-            parsed = tyro.cli(twin, args=words, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+            parsed: Any = tyro.cli(twin, args=words, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as end:
         if not end.code:
             raise
@@ -67,9 +68,9 @@ def plain_twin(model: type[Options], values: dict[str, Any]) -> type:
         markers: list[Any] = [tyro.conf.arg(help=field.description or "")]
         if is_positional(field):
             markers.append(tyro.conf.Positional)
-        annotation = Annotated[tuple([field.annotation, *markers])]  # type: ignore[misc]
+        annotation = annotated(field.annotation, markers)
         if name in values or not field.is_required():
-            default = values[name] if name in values else field.default
+            default = values.get(name, field.default)
             optional.append((name, annotation, dataclasses.field(default=default)))
         else:
             required.append((name, annotation))
@@ -95,7 +96,7 @@ def read_yaml(path: Path, model: type[Options]) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise InputError("expected `key: value` lines", file=path, line=1)
-    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    lines = {key.value: key.start_mark.line + 1 for key, _ in getattr(node, "value", [])}
     values = {}
     for key, value in content.items():
         name = str(key).replace("-", "_")
@@ -104,14 +105,16 @@ def read_yaml(path: Path, model: type[Options]) -> dict[str, Any]:
             raise InputError(message, file=path, line=lines.get(key), field=str(key))
         field = model.model_fields[name]
         try:
-            annotation = (
-                Annotated[tuple([field.annotation, *field.metadata])] if field.metadata else field.annotation
-            )  # type: ignore[misc]
-            values[name] = TypeAdapter(annotation).validate_python(value)
+            values[name] = TypeAdapter(annotated(field.annotation, field.metadata)).validate_python(value)
         except ValidationError as error:
             problem = complaint(error.errors()[0])
             raise InputError(problem, file=path, line=lines.get(key), field=str(key)) from None
     return values
+
+
+def annotated(annotation: Any, extras: list[Any]) -> Any:
+    """`annotation` with `extras` attached (constraints, or marks for tyro)."""
+    return operator.getitem(cast(Any, Annotated), (annotation, *extras)) if extras else annotation
 
 
 def complaint(error: Any) -> str:

@@ -222,11 +222,10 @@ def _lines(path: Path, *, keep_endings: bool = False) -> Numbered[str]:
 
 
 def _undecodable(raw: bytes, at: int, *, file: Path, line: int, offset: int) -> InputError:
-    is_utf16 = offset == 0 and raw.startswith((b"\xff\xfe", b"\xfe\xff"))
-    command = f"iconv -f {'utf-16' if is_utf16 else 'latin1'} -t utf-8"
+    encoding = "utf-16" if offset == 0 and raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "latin1"
     whole = "unpacked file" if format_of(file)[1] else "file"
     where = f"at offset {offset + at} of the {whole} ({at} of the line)"
-    fix = f"convert it, for example with `{command}`"
+    fix = f"convert it, for example with `iconv -f {encoding} -t utf-8`"
     return InputError(f"invalid UTF-8: byte {raw[at]:#04x} {where}; {fix}", file=file, line=line)
 
 

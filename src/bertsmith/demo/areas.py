@@ -29,11 +29,12 @@ MIN_WORDS, MAX_WORDS = 25, 100
 
 AREAS = {
     "concurrency": "asyncio concurrent contextvars multiprocessing queue sched select selectors threading",
+    "datatypes": "array bisect calendar collections copy dataclasses datetime enum functools graphlib heapq "
+    "itertools operator pprint reprlib weakref zoneinfo",
     "diagnostics": "bdb cgitb doctest faulthandler logging pdb profile timeit trace traceback tracemalloc "
     "unittest warnings",
     "formats": "audio codecs configparser csv dbm difflib encodings gettext html json locale marshal pickle "
-    "plistlib pprint re reprlib shelve shlex sqlite3 string stringprep struct textwrap tomllib unicodedata "
-    "xdrlib xml",
+    "plistlib re shelve shlex sqlite3 string stringprep struct textwrap tomllib unicodedata xdrlib xml",
     "gui": "curses idlelib tkinter turtle",
     "language": "abc annotationlib ast code codeop compileall dis gc importlib imp inspect keyword "
     "modulefinder pkgutil py_compile pyclbr pydoc rlcompleter runpy site symtable sys tabnanny token "
@@ -41,15 +42,12 @@ AREAS = {
     "mail": "base64 binascii email imaplib mailbox mailcap mimetypes poplib quopri smtpd smtplib uu",
     "network": "asynchat asyncore cgi ftplib http ipaddress nntplib socket socketserver ssl telnetlib urllib "
     "uuid webbrowser wsgiref xmlrpc",
-    "numbers": "calendar cmath colorsys datetime decimal fractions math numbers random statistics time "
-    "zoneinfo",
-    "structures": "array bisect collections copy dataclasses enum functools graphlib heapq itertools operator "
-    "weakref",
+    "numbers": "cmath colorsys decimal fractions math numbers random statistics",
     "system": "argparse cmd compression errno fcntl filecmp fileinput fnmatch getopt getpass glob grp io "
     "linecache nis optparse os path pathlib pipes platform pty pwd resource shutil signal spwd stat "
-    "subprocess syslog tarfile tempfile termios tty zipfile",
+    "subprocess syslog tarfile tempfile termios time tty zipfile",
 }
-"""Label -> its families of modules. What is too small, mixed or absent from newer Pythons has no label:
+"""Label -> its families of modules, much as the library reference has its chapters. What is too small, mixed or absent from newer Pythons has no label:
 builtins, the topics of `help()`, cryptography, distutils and lib2to3 are text for pretraining alone."""
 
 FAMILIES = {

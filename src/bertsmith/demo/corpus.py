@@ -120,8 +120,8 @@ def _topics() -> Iterator[tuple[str, list[str]]]:
 _RULE = re.compile(r"[\W_]{3,}")
 _CODE = re.compile(
     r"[|+#].*|\.\.\s+(?:index|versionadded|code|testsetup|module).*"  # tables, comments, directives
-    r"|[\w.\[\]]+(?:, [\w.\[\]]+)* \S{0,2}= .*|\w.*\s{2,}# .*"  # x, y = f(z)
-    r"|(?:def|class) \w+.*:|import [\w.]+|from [\w.]+ import .*|for \w+ in \S+:|(?:else|try|finally):"
+    r"|[\w.\[\]]+(?:, [\w.\[\]]+)* \S{0,2}= .*|\w.*(?:\s{2,}|\)\s)# .*"  # x, y = f(z)
+    r"|(?:def|class) \w+.*:|import [\w.]+|from [\w.]+ import .*|for [\w, ]+ in \S+:|(?:else|try|finally):"
     r"|(?:return|raise|yield|print) ?\w*\(.*\)|(?:if|elif|while|with) \S+ ?(?:[=<>!]=|\().*:"
 )
 _SIGNATURE = re.compile(
@@ -190,8 +190,9 @@ _MARKUP = [
     (re.compile(r"`"), ""),
     (re.compile(r"(?<![\w*])(\*{1,2})(?=\w)([^*]{1,200}?)(?<=[\w).:])\1(?![\w*])"), r"\2"),  # *x*, **x**
     (re.compile(r"\[\d\](?=[\s.,)]|$)"), ""),  # footnotes
-    (re.compile(r'"+([^\s"]+)"+'), r"\1"),  # the topics' "x"
+    (re.compile(r'"+([\w.][^\s"]*)"+'), r"\1"),  # the topics' "x"
     (re.compile(r'""+'), '"'),
+    (re.compile(r"^(?:[-=>*!|]+\s+)+"), ""),  # what is left of a list or a frame
 ]
 
 
@@ -206,7 +207,7 @@ def plain(text: str) -> str:
 _WORD = re.compile(r"""[("'\[]*[A-Za-z][a-z]*(?:[-'/][A-Za-z]+)*[)"'\]]*[.,;:!?]*[)"']*""")
 _FUNCTION_WORDS = frozenset(
     "a an the of to in is are be and or for if that this with not by as it on from at which when can will was "
-    "may has have does do its their you".split()
+    "may has have does do its their you all any each no over into than then but so only used other".split()
 )
 
 
@@ -217,7 +218,8 @@ def is_prose(text: str) -> bool:
     joining = sum(word.lower().strip(".,;:()") in _FUNCTION_WORDS for word in words)
     letters = sum(sign.isalpha() for sign in text)
     return (
-        len(words) >= max(4, 0.7 * len(tokens))
+        "::=" not in tokens
+        and len(words) >= max(4, 0.7 * len(tokens))
         and joining >= 0.12 * len(tokens)
         and letters >= 0.8 * len("".join(tokens))
     )

@@ -124,7 +124,10 @@ def demo(options: DemoOptions) -> dict[str, Any]:
     encoder = stage("pretrain", lambda: pretrain(pretrain_options(options)))
     classifier, scratch = out / "classifier", out / "classifier-random"
     stage("finetune", lambda: finetune_classify(classify_options(options, classifier, random_init=False)))
-    stage("finetune from random", lambda: finetune_classify(classify_options(options, scratch, random_init=True)))
+    stage(
+        "finetune from random",
+        lambda: finetune_classify(classify_options(options, scratch, random_init=True)),
+    )
     scores = stage("evaluate", lambda: compare(options, data, classifier, scratch))
     report = {
         "corpus": corpus,

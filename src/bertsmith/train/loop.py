@@ -209,7 +209,8 @@ def measure_step_seconds(run: Run, *, seconds: float) -> float:
     random_state = torch.get_rng_state()
     progress, run.progress = run.progress, Progress()
     run.model.train()
-    steps, times = run.loader.steps(run.progress.position), []
+    steps = run.loader.steps(run.progress.position)
+    times: list[float] = []
     started = time.perf_counter()
     while len(times) < 3 or time.perf_counter() - started < seconds:
         before = time.perf_counter()

@@ -69,7 +69,8 @@ def measure_peak(device: torch.device, dtype: torch.dtype = torch.float32) -> fl
 def _measured_peak(device: str, dtype: torch.dtype, _threads: int) -> float:
     place, best = torch.device(device), 0.0
     for size in PEAK_SIZES:
-        left, right = (torch.randn(size, size, device=place).to(dtype) for _ in range(2))
+        own = torch.Generator().manual_seed(0)  # the caller's random state stays as it is
+        left, right = (torch.randn(size, size, generator=own).to(place, dtype) for _ in range(2))
         out = torch.empty_like(left)
         torch.mm(left, right, out=out)
         started = time.perf_counter()

@@ -86,8 +86,7 @@ class Columns:
         names = self.positions or ()
         places = self.locate(names, file=file)
         if len(cells) == len(names) and all(
-            cells[place].strip().casefold() in map(str.casefold, self.sources[name])
-            for name, place in places.items()
+            cells[place].strip().casefold() in map(str.casefold, self.sources[name]) for name, place in places.items()
         ):
             mapping = ",".join(f"{name}={cells[place]}" for name, place in places.items())
             raise InputError(f"line 1 looks like a header; use {FLAG} {mapping}", file=file, line=1)
@@ -191,9 +190,7 @@ def shown(name: str) -> str:
     return json.dumps(name if len(name) <= 40 else f"{name[:39]}…", ensure_ascii=False)
 
 
-def numbered_values(
-    lines: Numbered[str], wanted: Columns, *, file: Path, extension: str
-) -> Numbered[dict[str, Any]]:
+def numbered_values(lines: Numbered[str], wanted: Columns, *, file: Path, extension: str) -> Numbered[dict[str, Any]]:
     """The values of each row of `file`, under our column names, or what is wrong with the row.
 
     `lines` keep their endings for .csv, and are not touched for .parquet. Raises `InputError` about

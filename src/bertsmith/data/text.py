@@ -296,9 +296,7 @@ def _rows(path: Path, wanted: Columns) -> Iterator[Row | InputError]:
         raise InputError("has no rows", file=path)
 
 
-def read_documents(
-    files: Sequence[Path], *, columns: str | None = None, pairs: bool = False
-) -> Iterator[Document]:
+def read_documents(files: Sequence[Path], *, columns: str | None = None, pairs: bool = False) -> Iterator[Document]:
     """The documents of `files`, in order; sentences are stripped of surrounding whitespace, none is blank.
 
     .txt: a line is a sentence or paragraph, a blank line or the file's end ends a document (so a file

@@ -47,10 +47,13 @@ AREAS = {
     "linecache nis optparse os path pathlib pipes platform pty pwd resource shutil signal spwd stat "
     "subprocess syslog tarfile tempfile termios time tty zipfile",
 }
-"""Label -> its families of modules, much as the library reference has its chapters. What is too small, mixed or absent from newer Pythons has no label:
-builtins, the topics of `help()`, cryptography, distutils and lib2to3 are text for pretraining alone."""
+"""Label -> its families of modules, much as the library reference has its chapters. What is too small,
+mixed or gone from newer Pythons has no label: builtins, the topics of `help()`, cryptography, distutils
+and lib2to3 are text for pretraining alone."""
 
 FAMILIES = {
+    "abc": "py_abc",
+    "asyncio.tasks": "asyncio asyncio.futures",
     "audio": "aifc audioop chunk sndhdr sunau wave",
     "collections": "collections_abc",
     "compression": "bz2 gzip lzma zlib zstd",
@@ -60,7 +63,6 @@ FAMILIES = {
     "dis": "opcode opcode_metadata",
     "html": "markupbase",
     "importlib": "frozen_importlib frozen_importlib_external",
-    "asyncio.tasks": "asyncio asyncio.futures",
     "io": "pyio",
     "multiprocessing": "posixshmem",
     "os": "nt posix",
@@ -68,7 +70,6 @@ FAMILIES = {
     "pickle": "copyreg pickletools",
     "profile": "cProfile lsprof pstats",
     "re": "sre sre_compile sre_constants sre_parse",
-    "abc": "py_abc",
     "subprocess": "posixsubprocess",
     "threading": "thread threading_local",
     "turtle": "turtledemo",
@@ -79,7 +80,9 @@ FAMILIES = {
 }
 """Family -> modules that share its texts: a twin in C or Python, or near copies (`bz2`, `lzma`)."""
 
-LARGE_PACKAGES = frozenset("asyncio email http idlelib importlib logging tkinter unittest xml".split())
+LARGE_PACKAGES = frozenset(
+    ["asyncio", "email", "http", "idlelib", "importlib", "logging", "tkinter", "unittest", "xml"]
+)
 """Packages whose submodules are families of their own. Each is larger than test's share of its area: as a
 whole it could only ever be trained on, and what is judged would be the small modules beside it."""
 
@@ -154,7 +157,7 @@ def labelled_rows(
         for module, found in modules.items():
             sizes[family_of(module)] += len(found)
         split_of = split_families(sizes)
-        totals = Counter({split: 0 for split in SPLITS})
+        totals = Counter(dict.fromkeys(SPLITS, 0))
         for family, split in split_of.items():
             totals[split] += sizes[family]
         if min(totals.values()) < MIN_ROWS:

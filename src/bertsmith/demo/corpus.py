@@ -119,18 +119,18 @@ def _topics() -> Iterator[tuple[str, list[str]]]:
 
 _RULE = re.compile(r"[\W_]{3,}")
 _CODE = re.compile(
-    r"[|+#].*|\.\.\s+(?:index|versionadded|code|testsetup|module).*"  # tables, comments, directives
-    r"|[\w.\[\]]+(?:, [\w.\[\]]+)* \S{0,2}= .*|\w.*(?:\s{2,}|\)\s)# .*"  # x, y = f(z)
+    r"[|+#].*"  # tables, comments
+    r"|[\w.\[\]]+(?:, [\w.\[\]]+)* [-+*/|&]?= .*|\w.*(?:\s{2,}|\)\s)# .*"  # x, y = f(z)
     r"|(?:def|class) \w+.*:|import [\w.]+|from [\w.]+ import .*|for [\w, ]+ in \S+:|(?:else|try|finally):"
     r"|(?:return|raise|yield|print) ?\w*\(.*\)|(?:if|elif|while|with) \S+ ?(?:[=<>!]=|\().*:"
 )
-_SIGNATURE = re.compile(
-    r"(?:[\w.\[\], ]+\s=\s)?[A-Za-z_][\w.]*\(.*?\)(?:\s*(?:->|--|:)\s*(?P<result>[^:]*))?[:;]?"
-)
+_SIGNATURE = re.compile(r"(?:[\w.\[\], ]+\s=\s)?[A-Za-z_][\w.]*\(.*?\)(?:\s*(?:->|--|:)\s*(?P<result>[^:]*))?[:;]?")
 _BULLET = re.compile(r"(?:[-*+•o]|\(?(?:\d{1,2}|[a-z])[.)]|\[\d+\])\s+(?=\S)")
 _FIELD = re.compile(
-    r"[:@](?:param|type|raises?|returns?|keyword)\b[^:]*:\s*|\.\.\s+[\w-]+::\s*|(?:Note|Warning|See also):\s"
+    r"[:@](?:param|type|raises?|returns?|keyword)\b[^:]*:\s*|(?:Note|Warning|See also):\s"
+    r"|\.\. (?:note|warning|caution|important|tip|seealso)::\s*"
 )
+_LITERAL = re.compile(r"\.\. \w.*|(?P<text>.*:):")
 _ENTRY = re.compile(r"\S+(?: or \S+)?\s+(?:--|->|=>)\s|\S*[^.!?:,;\s]\s{2,}\S")
 
 
@@ -139,8 +139,9 @@ def _prose_lines(doc: str) -> Iterator[tuple[int, str]]:
 
     Doctests, tables, headings, signatures, code and literal blocks are left out.
     """
-    literal: int | None = None  # indentation of the line whose "::" announced literal text
+    literal: int | None = None  # indentation of the line whose "::" announced what is deeper
     in_doctest = False
+    previous = ""
     lines = [*doc.expandtabs().splitlines(), ""]
     for line, following in pairwise(lines):
         text, indent = line.strip(), len(line) - len(line.lstrip())
@@ -149,18 +150,21 @@ def _prose_lines(doc: str) -> Iterator[tuple[int, str]]:
         in_doctest = bool(text) and (in_doctest or text.startswith(">>>"))
         is_heading = _RULE.fullmatch(following.strip()) and len(following.strip()) >= len(text) - 2
         if not text or in_doctest or literal is not None or is_heading or _RULE.fullmatch(text):
+            previous = ""
             yield 0, ""
             continue
-        if text.endswith("::"):
-            literal, text = indent, text[:-1]
+        field = _FIELD.match(text)
+        if not field and (announcement := _LITERAL.fullmatch(text)):
+            literal, text = indent, announcement["text"] or ""
         if bullet := _BULLET.match(text):
             yield 0, ""
             indent, text = indent + bullet.end(), text[bullet.end() :]
-        elif field := _FIELD.match(text):
+        elif field:
             yield 0, ""
-            text = text[field.end() :]
-        elif _ENTRY.match(text):
-            yield 0, ""
+            indent, text = max(indent, len(following) - len(following.lstrip())), text[field.end() :]
+        elif _ENTRY.match(text) and (len(previous) < 60 or _ENTRY.match(previous)):
+            yield 0, ""  # not a dash in running text, which follows a full line
+        previous = text
         if signature := _SIGNATURE.fullmatch(text):
             yield 0, ""
             text = signature["result"] or ""
@@ -205,17 +209,18 @@ def plain(text: str) -> str:
 
 
 _WORD = re.compile(r"""[("'\[]*[A-Za-z][a-z]*(?:[-'/][A-Za-z]+)*[)"'\]]*[.,;:!?]*[)"']*""")
-_FUNCTION_WORDS = frozenset(
+_FUNCTION_WORDS = (
     "a an the of to in is are be and or for if that this with not by as it on from at which when can will was "
-    "may has have does do its their you all any each no over into than then but so only used other".split()
+    "may has have does do its their you all any each no over into than then but so only used other"
 )
+_JOINING = frozenset(_FUNCTION_WORDS.split())
 
 
 def is_prose(text: str) -> bool:
     """Whether `text` reads as English: at least four words, most of what stands there, joined by the small ones."""
     tokens = text.split()
     words = [token for token in tokens if _WORD.fullmatch(token)]
-    joining = sum(word.lower().strip(".,;:()") in _FUNCTION_WORDS for word in words)
+    joining = sum(word.lower().strip(".,;:()") in _JOINING for word in words)
     letters = sum(sign.isalpha() for sign in text)
     return (
         "::=" not in tokens
@@ -324,8 +329,6 @@ def write_corpus(directory: Path) -> dict[str, Any]:
         "bytes": len(corpus),
         "duplicates_removed": duplicates,
         "rows": {split: len(rows[split]) for split in SPLITS},
-        "labels": {
-            label: {split: counts[split][label] for split in SPLITS} for label in sorted(counts["train"])
-        },
+        "labels": {label: {split: counts[split][label] for split in SPLITS} for label in sorted(counts["train"])},
         "test_text_in_corpus": False,
     }

@@ -6,6 +6,8 @@ import logging
 import math
 from typing import Any
 
+import torch
+
 from bertsmith.config.training import TrainingOptions
 from bertsmith.data.loader import Loader
 from bertsmith.models.bert import Bert
@@ -40,6 +42,7 @@ def set_up(
     optimizer = make_optimizer(model, learning_rate=options.learning_rate, weight_decay=options.weight_decay)
     plan = directory.saved_plan() if options.resume or options.resume_from else None
     known = plan or Plan(1, 0, 1, 1, options.learning_rate, options.schedule, options.clip, math.inf)
+    torch.manual_seed(options.seed)  # dropout depends on the seed alone, not on what was drawn before step 1
     run = Run(model, task, optimizer, loader, known, directory.train, keep_checkpoints=options.keep_checkpoints)
     if plan is None:
         run.plan = make_plan(options, run, default_epochs=default_epochs, eval_each_epoch=eval_each_epoch)

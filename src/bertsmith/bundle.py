@@ -90,9 +90,7 @@ def resolve(model: str) -> Path:
     if not path.exists():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         hub = (
-            f"; for a model of the Hugging Face hub write hf:{model}"
-            if re.fullmatch(r"[\w.-]+/[\w.-]+", model)
-            else ""
+            f"; for a model of the Hugging Face hub write hf:{model}" if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else ""
         )
         raise InputError(f"no such model directory{nearest(path.name, siblings)}{hub}", file=path)
     if not path.is_dir():
@@ -190,9 +188,7 @@ def start_from(
     """
     model = Bert(config, heads=heads, num_labels=num_labels)
     own, theirs = model.state_dict(), bundle.model.state_dict()
-    fresh = sorted(
-        {name.split(".")[0] for name in own if name not in theirs or own[name].shape != theirs[name].shape}
-    )
+    fresh = sorted({name.split(".")[0] for name in own if name not in theirs or own[name].shape != theirs[name].shape})
     kept = {name: tensor for name, tensor in theirs.items() if name in own and name.split(".")[0] not in fresh}
     with torch.no_grad():
         model.load_state_dict(own | kept)

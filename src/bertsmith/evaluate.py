@@ -72,9 +72,7 @@ def parse_gate(text: str | None) -> dict[str, float]:
         try:
             gate[name.strip()] = float(value)
         except ValueError:
-            raise InputError(
-                f"{part!r} is not METRIC=NUMBER, for example accuracy=0.9", field="--fail-under"
-            ) from None
+            raise InputError(f"{part!r} is not METRIC=NUMBER, for example accuracy=0.9", field="--fail-under") from None
     return gate
 
 

@@ -98,9 +98,7 @@ def read_manifest(directory: Path, *, kind: str | None = None, verify: bool = Tr
         raise InputError("no such directory" if not directory.exists() else "not a directory", file=directory)
     path = directory / MANIFEST
     if not path.is_file():
-        raise InputError(
-            f"no {MANIFEST} in it: not written by bertsmith, or its writing was cut off", file=directory
-        )
+        raise InputError(f"no {MANIFEST} in it: not written by bertsmith, or its writing was cut off", file=directory)
     manifest = read_json(path)
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise InputError('not a manifest: it has no "files" table', file=path)

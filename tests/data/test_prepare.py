@@ -23,7 +23,7 @@ def test_every_document_is_in_exactly_one_split_and_reads_back(
     result = prepare(options(corpus, tokenizer_dir, tmp_path / "s", heldout=0.2))
     tokenizer = load_tokenizer(tokenizer_dir)
     stores = {split: open_shards(tmp_path / "s", split)[0] for split in ("train", "heldout")}
-    read = {split: 0 for split in stores}
+    read = dict.fromkeys(stores, 0)
     for number, text in enumerate(corpus.read_text().strip().split("\n\n")):
         split = "heldout" if is_held_out(number, seed=0, share=0.2) else "train"
         bounds = stores[split].document_bounds

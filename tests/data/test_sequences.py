@@ -27,8 +27,7 @@ def store_of(documents: Documents, folder: Path) -> TokenStore:
 def random_documents(rng: np.random.Generator, count: int, *, sentences: int = 12) -> Documents:
     """Document d holds only tokens d + 1, so that a token tells where it comes from."""
     return [
-        [[d + 1] * int(rng.integers(1, 30)) for _ in range(int(rng.integers(2, sentences + 1)))]
-        for d in range(count)
+        [[d + 1] * int(rng.integers(1, 30)) for _ in range(int(rng.integers(2, sentences + 1)))] for d in range(count)
     ]
 
 

@@ -40,9 +40,7 @@ def redraw(module: nn.Module, *, std: float = 0.3) -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * std)
 
 
-def pair(
-    name: str, *, dtype: torch.dtype = torch.float64, dropout: float = 0.0, **changes: Any
-) -> tuple[Any, Bert]:
+def pair(name: str, *, dtype: torch.dtype = torch.float64, dropout: float = 0.0, **changes: Any) -> tuple[Any, Bert]:
     """(transformers' model, ours) with equal weights, in evaluation mode."""
     shape = SHAPE | changes | {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     config = transformers.BertConfig(**shape, num_labels=5, attn_implementation="eager")

@@ -49,9 +49,7 @@ def test_logits_hidden_states_and_attentions_equal_transformers(name: str, act: 
     theirs, ours = pair(name, dtype=dtype, hidden_act=act)
     ids, mask, types = dense_input()
     keep = mask.bool()
-    output = theirs(
-        ids, attention_mask=mask, token_type_ids=types, output_hidden_states=True, output_attentions=True
-    )
+    output = theirs(ids, attention_mask=mask, token_type_ids=types, output_hidden_states=True, output_attentions=True)
     batch, states, reference = packed(ids, mask, types), [], ReferenceAttention()
     for key, logits in our_logits(ours, batch, hidden_states=states).items():
         assert_equal(logits, their_logits(name, output, keep)[key])
@@ -71,9 +69,7 @@ def test_loss_and_every_gradient_equal_transformers(attention: Callable[[], obje
     keep = mask.bool()
     labels = torch.where((torch.arange(ids.numel()).view_as(ids) % 3 == 0) & keep, ids, -100)
     follows = torch.tensor([0, 1, 1, 0, 1])
-    output = theirs(
-        ids, attention_mask=mask, token_type_ids=types, labels=labels, next_sentence_label=follows
-    )
+    output = theirs(ids, attention_mask=mask, token_type_ids=types, labels=labels, next_sentence_label=follows)
     output.loss.backward()
     batch = packed(ids, mask, types)
     states = ours.encoder(batch, attention=attention())

@@ -137,7 +137,7 @@ def test_a_signal_saves_a_checkpoint_and_sets_the_exit_code(
 ) -> None:
     out = tmp_path / "encoder"
     process = subprocess.Popen(command(shards_dir, out), stderr=subprocess.PIPE)
-    wait_for(lambda: (out / "train/checkpoints").exists(), process)
+    wait_for((out / "train/checkpoints").exists, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors.decode()

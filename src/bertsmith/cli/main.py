@@ -92,9 +92,7 @@ def find_verb(words: list[str]) -> tuple[str, list[str]]:
         rest = words[1:]
         if rest and not rest[0].startswith("-"):
             tasks = [verb.split()[1] for verb in VERBS if verb.startswith(words[0] + " ")]
-            raise InputError(
-                f"unknown task {rest[0]!r}{nearest(rest[0], tasks)}; expected one of: {', '.join(tasks)}"
-            )
+            raise InputError(f"unknown task {rest[0]!r}{nearest(rest[0], tasks)}; expected one of: {', '.join(tasks)}")
         return words[0], rest
     every = [verb.split()[0] for verb in VERBS]
     raise InputError(f"unknown verb {words[0]!r}{nearest(words[0], every)}; see bertsmith --help")
@@ -126,11 +124,7 @@ def show(verb: Verb, result: Any, options: Any, *, as_json: bool) -> None:
     """Print a result: as the verb's lines, or as one JSON object."""
     if as_json:
         value = list(result) if isinstance(result, Iterator) else result
-        print(
-            json.dumps(
-                value if isinstance(value, dict) else {"result": value}, ensure_ascii=False, allow_nan=False
-            )
-        )
+        print(json.dumps(value if isinstance(value, dict) else {"result": value}, ensure_ascii=False, allow_nan=False))
         return
     for line in load(f"cli.show:{verb.show}")(result, options):
         print(line)
@@ -151,8 +145,7 @@ def overview(prefix: str = "") -> str:
 def set_up_logging() -> None:
     """Log lines of bertsmith go to stderr; warnings say that they are."""
     logger = logging.getLogger("bertsmith")
-    if logger.handlers:
-        return
+    logger.handlers.clear()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     logger.addHandler(handler)

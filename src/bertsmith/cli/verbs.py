@@ -56,12 +56,8 @@ VERBS: dict[str, Verb] = {
         "evaluate:evaluate",
         "figures",
     ),
-    "predict": Verb(
-        "one JSON line for each text", "config.inference:PredictOptions", "predict:predict", "json_lines"
-    ),
-    "fill": Verb(
-        "the likeliest tokens for each [MASK]", "config.inference:FillOptions", "predict:fill", "guesses"
-    ),
+    "predict": Verb("one JSON line for each text", "config.inference:PredictOptions", "predict:predict", "json_lines"),
+    "fill": Verb("the likeliest tokens for each [MASK]", "config.inference:FillOptions", "predict:fill", "guesses"),
 }
 
 

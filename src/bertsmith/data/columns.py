@@ -71,13 +71,18 @@ class Columns:
             else:
                 found[name] = header.index(source)
         if missing:
-            raise InputError(self._explain_missing(missing, header, line), file=file, line=line)
+            optional = [name for name in self.sources if name not in self.needed]
+            advised = [*optional[:1], *missing] if not set(optional) & set(found) else missing
+            raise InputError(self._explain_missing(missing, advised, header, line), file=file, line=line)
         return found
 
-    def _explain_missing(self, missing: Sequence[str], header: Sequence[str], line: int | None) -> str:
+    def _explain_missing(
+        self, missing: Sequence[str], advised: Sequence[str], header: Sequence[str], line: int | None
+    ) -> str:
         absent = " and ".join(f"no column {' or '.join(map(shown, self.sources[name]))}" for name in missing)
-        mapping = ",".join(f"{name}=NAME" for name in missing)
-        positional = "" if line is None else f", or for a file without a header {FLAG} {','.join(self.needed)}"
+        mapping = ",".join(f"{name}=NAME" for name in advised)
+        named = ",".join(dict.fromkeys([*advised, *self.needed]))
+        positional = "" if line is None else f", or for a file without a header {FLAG} {named}"
         present = listing(map(shown, header))
         return f"{absent}; the columns are: {present}; give {FLAG} {mapping}{positional}"
 

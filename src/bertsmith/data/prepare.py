@@ -62,9 +62,7 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
     return {"out": str(options.out), **figures, "seconds": time.perf_counter() - started}
 
 
-def tokenized(
-    documents: Iterable[Document], tokenizer: TextTokenizer
-) -> Iterator[tuple[Document, list[list[int]]]]:
+def tokenized(documents: Iterable[Document], tokenizer: TextTokenizer) -> Iterator[tuple[Document, list[list[int]]]]:
     """Each document with the ids of its sentences; many sentences go through the tokenizer at once."""
     waiting: list[Document] = []
     sentences = characters = 0

@@ -104,9 +104,7 @@ def to_ours(
             if len(missing) == len(rule.theirs):
                 continue
             if missing:
-                raise InputError(
-                    f"tensor {missing[0]!r} is missing, though {rule.theirs[0]!r} and others are there"
-                )
+                raise InputError(f"tensor {missing[0]!r} is missing, though {rule.theirs[0]!r} and others are there")
             out[rule.ours] = torch.cat([left.pop(name) for name in rule.theirs])
         elif rule.theirs in left:
             tensor = left.pop(rule.theirs)

@@ -39,9 +39,7 @@ class Bert(nn.Module):
         self.pooler = Pooler(config) if pooled else None
         self.masked_lm = MaskedLMHead(config) if "masked_lm" in heads else None
         self.next_sentence = NextSentenceHead(config) if "next_sentence" in heads else None
-        self.classifier = (
-            SequenceClassificationHead(config, num_labels=num_labels) if "classifier" in heads else None
-        )
+        self.classifier = SequenceClassificationHead(config, num_labels=num_labels) if "classifier" in heads else None
         for name in HEADS:
             head = getattr(self, name)
             if head is not None:

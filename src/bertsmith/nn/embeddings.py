@@ -26,7 +26,5 @@ class Embeddings(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """`[total]` ids -> `[total, hidden_size]`."""
-        summed = (
-            self.tokens(batch.input_ids) + self.positions(batch.position_ids) + self.segments(batch.token_type_ids)
-        )
+        summed = self.tokens(batch.input_ids) + self.positions(batch.position_ids) + self.segments(batch.token_type_ids)
         return F.dropout(self.norm(summed), self.dropout, self.training)

@@ -43,9 +43,7 @@ class ClassifyTask:
             "long_docs": self.long_docs,
         }
 
-    def prepare(
-        self, examples: Sequence[Example], tokenizer: TextTokenizer, *, labelled: bool = True
-    ) -> list[Encoded]:
+    def prepare(self, examples: Sequence[Example], tokenizer: TextTokenizer, *, labelled: bool = True) -> list[Encoded]:
         """Token ids and label numbers. Raises `InputError`s for unknown labels and, with `long_docs` "error", for
         texts longer than `max_length`; with "truncate" the cut ones are counted in the log.
         """

@@ -15,9 +15,7 @@ BATCH_TOKENS = 4096
 
 
 @torch.inference_mode()
-def run(
-    model: Bert, task: Task, inputs: Sequence[Encoded], *, batch_tokens: int = BATCH_TOKENS
-) -> list[np.ndarray]:
+def run(model: Bert, task: Task, inputs: Sequence[Encoded], *, batch_tokens: int = BATCH_TOKENS) -> list[np.ndarray]:
     """One output per input, in the order of `inputs`. The model is in evaluation mode while it runs."""
     was_training = model.training
     model.eval()

@@ -238,9 +238,7 @@ def load_tokenizer(directory: Path) -> TextTokenizer:
         raise InputError("no such directory" if not directory.exists() else "not a directory", file=directory)
     path = directory / TOKENIZER
     if not path.is_file():
-        raise InputError(
-            f"no {TOKENIZER} in it: not a tokenizer; make one with `bertsmith tokenizer`", file=directory
-        )
+        raise InputError(f"no {TOKENIZER} in it: not a tokenizer; make one with `bertsmith tokenizer`", file=directory)
     if (directory / files.MANIFEST).is_file():
         listed = files.read_manifest(directory, verify=False)["files"]
         for name in FILES:

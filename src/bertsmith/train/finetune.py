@@ -143,7 +143,7 @@ def finish(
     options: ClassifyOptions,
     directory: TrainingDirectory,
     run: Run,
-    task: Task,
+    task: ClassifyTask,
     bundle: Bundle,
     report: dict[str, Any],
 ) -> None:
@@ -164,7 +164,7 @@ def finish(
         data=f"`{Path(options.train).name}` ({report['rows']} rows), starting from `{options.model}`",
         figures=report,
         use=f'Load it with `bertsmith.load("DIR").predict([…])`, or in transformers with '
-        f'`AutoModelForSequenceClassification.from_pretrained("DIR")`. Labels: {", ".join(getattr(task, "labels", ()))}.',
+        f'`AutoModelForSequenceClassification.from_pretrained("DIR")`. Labels: {", ".join(task.labels)}.',
     )
     write_bundle(directory.work, model, bundle.tokenizer, task=task.manifest(), provenance=provenance, card=card)
     directory.finish()

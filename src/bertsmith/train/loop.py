@@ -157,9 +157,7 @@ def train(run: Run) -> None:
 
 def save(run: Run) -> None:
     """Write a checkpoint of the run as it is."""
-    save_checkpoint(
-        run.directory / "checkpoints", run.model, run.optimizer, run.progress, keep=run.keep_checkpoints
-    )
+    save_checkpoint(run.directory / "checkpoints", run.model, run.optimizer, run.progress, keep=run.keep_checkpoints)
 
 
 def optimizer_step(run: Run, step: Step, figures: Figures) -> None:

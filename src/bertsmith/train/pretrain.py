@@ -74,9 +74,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     heldout = heldout_dataset(heldout_store, tokenizer, objective=options.objective, max_length=options.max_length)
     if heldout is not None:
         counts = store.token_counts(tokenizer.vocab_size)
-        run.evaluate = lambda: evaluate_pretraining(
-            model, task, heldout, unigram_counts=counts, most=EVALUATED_DURING
-        )
+        run.evaluate = lambda: evaluate_pretraining(model, task, heldout, unigram_counts=counts, most=EVALUATED_DURING)
     train(run)
     final = evaluate_pretraining(model, task, heldout, unigram_counts=counts) if heldout is not None else {}
     if final.get("top_prediction_share", 0.0) > COLLAPSE_SHARE:
@@ -96,7 +94,7 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
         card=model_card(
             model,
             title=options.out.name,
-            data=f"{manifest['splits']['train']['tokens']:,} tokens of own text (masked LM, objective {task.objective})",
+            data=f"{manifest['splits']['train']['tokens']:,} tokens of own text (objective: {task.objective})",
             figures=report,
             use=USE,
         ),

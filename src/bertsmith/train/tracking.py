@@ -93,11 +93,7 @@ def describe(figures: dict[str, Any]) -> str:
     for name, value in figures.items():
         if isinstance(value, float):
             text = (
-                f"{value:.2e}"
-                if 0 < abs(value) < 1e-3
-                else f"{value:,.0f}"
-                if abs(value) >= 1000
-                else f"{value:.4g}"
+                f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
             )
         else:
             text = str(value)

@@ -1,0 +1,53 @@
+# bertsmith: two commands do all the set-up, `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+TRANSFORMERS4 := $(VENV)/transformers4
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check bench format clean
+
+demo: $(VENV)/.run
+	$(BIN)/bertsmith demo --out $(DEMO) --overwrite
+
+# The pattern: the tests that CI runs, with transformers 4 beside 5.
+test: $(VENV)/.dev $(TRANSFORMERS4)/.done
+	BERTSMITH_TRANSFORMERS4=$(abspath $(TRANSFORMERS4)) $(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m "not slow"
+
+bench: $(VENV)/.dev
+	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "bertsmith needs Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.run
+
+# The last transformers 4, in a folder of its own: one test loads our tokenizers there.
+$(TRANSFORMERS4)/.done: $(VENV)/.dev
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(TRANSFORMERS4) \
+	  'transformers==4.57.*' 'huggingface-hub<1' 'tokenizers<0.23'
+	touch $@

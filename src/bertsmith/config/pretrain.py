@@ -32,6 +32,8 @@ class PretrainOptions(TrainingOptions):
     """Longest sequence in pretraining, special tokens included."""
     hidden_act: str = "gelu"
     """Activation, by name."""
+    initializer_range: float = Field(default=0.02, gt=0)
+    """Standard deviation of the truncated normal that weights start from."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on hidden states and attention probabilities."""
     mask_rate: float = Field(default=0.15, gt=0, lt=1)

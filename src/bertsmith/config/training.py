@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from bertsmith.config.options import Options
 
+OptimizerName = Literal["adamw", "muon"]
 ScheduleName = Literal["linear", "cosine", "wsd", "inverse-sqrt", "constant"]
 
 NOT_PART_OF_A_RUN = frozenset({"overwrite", "resume", "resume_from", "keep_checkpoints"})
@@ -32,6 +33,8 @@ class TrainingOptions(Options):
     """Sequences computed at a time; gradients of a step are added up. Default: all of them."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Highest learning rate."""
+    optimizer: OptimizerName = "adamw"
+    """adamw, or muon: Muon for the matrices of the blocks, AdamW for the rest."""
     schedule: ScheduleName = "linear"
     """Course of the learning rate after the warm-up."""
     warmup: float = Field(default=0.1, ge=0, lt=1)

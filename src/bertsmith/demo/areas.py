@@ -61,6 +61,8 @@ FAMILIES = {
     "datetime": "pydatetime strptime",
     "decimal": "pydecimal",
     "dis": "opcode opcode_metadata",
+    "email.base64mime": "email.quoprimime",
+    "email.policy": "email._policybase",
     "html": "markupbase",
     "importlib": "frozen_importlib frozen_importlib_external",
     "io": "pyio",

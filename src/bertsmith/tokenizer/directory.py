@@ -245,7 +245,10 @@ def load_tokenizer(directory: Path) -> TextTokenizer:
             if name in listed:
                 files.verify_file(directory, name, listed[name])
     content = _object(path)
-    text = path.read_bytes().decode()
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 ({error}); the file is damaged", file=path) from None
     if content.get("truncation") or content.get("padding"):
         log.info("%s: its truncation and padding are turned off", path)
         text = files.to_json({**content, "truncation": None, "padding": None})

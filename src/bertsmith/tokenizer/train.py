@@ -89,7 +89,7 @@ def _texts(options: TokenizerOptions) -> Iterator[str]:
     for path in options.files:
         if format_of(path)[0] == ".txt" and not options.pairs:
             for _, line in read_lines(path):
-                if not line.isspace() and line:
+                if line.strip():
                     yield line
         else:
             for document in read_documents([path], columns=options.columns, pairs=options.pairs):
@@ -143,11 +143,10 @@ def train_wordpiece(counts: Mapping[str, int], options: TokenizerOptions) -> Tok
     vocabulary = learner.get_vocab()
     pieces = [piece for piece in sorted(vocabulary, key=vocabulary.__getitem__) if piece not in only_inside]
     if len(pieces) < options.vocab_size:
-        raise InputError(
-            f"this corpus gives {len(pieces)} pieces at --min-frequency {options.min_frequency}, not "
-            f"{options.vocab_size}; use --vocab-size {len(pieces)} or less, or more text",
-            field="--vocab-size",
-        )
+        found = f"this corpus gives {len(pieces)} pieces at --min-frequency {options.min_frequency}"
+        enough = len(pieces) > len(SPECIAL_TOKENS)
+        fix = f"--vocab-size {len(pieces)} or less" if enough else "a smaller --min-frequency"
+        raise InputError(f"{found}, not {options.vocab_size}; use {fix}, or more text", field="--vocab-size")
     return bert_tokenizer(
         {piece: number for number, piece in enumerate(pieces)},
         lowercase=options.lowercase,

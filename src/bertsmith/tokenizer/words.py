@@ -231,7 +231,8 @@ def _pretokenized(text: str, normalizer: Normalizer, pre_tokenizer: PreTokenizer
     try:
         normalized = normalizer.normalize_str(text)
     except (TypeError, UnicodeEncodeError):
-        raise InputError(surrogate_message(text)) from None
+        word = next((word for word in text.split("\n") if not _is_encodable(word)), text)
+        raise InputError(surrogate_message(word)) from None
     others = []
     for word in normalized.split():
         if word.isalnum():
@@ -242,10 +243,17 @@ def _pretokenized(text: str, normalizer: Normalizer, pre_tokenizer: PreTokenizer
         yield word
 
 
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def surrogate_message(text: str) -> str:
-    r"""What to say about a text that has no UTF-8 form: `"a\ud800b"` -> a message that shows `a\ud800b`."""
+    r"""What to say about a text that has no UTF-8 form: `"a\ud800b"` -> a message that shows `'a\ud800b'`."""
     found = re.search("[\ud800-\udfff]", text)
     position = found.start() if found else 0
     excerpt = text[max(0, position - 20) : position + 20]
-    shown = excerpt.encode("ascii", "backslashreplace").decode()
-    return f'the text has a lone surrogate, which no UTF-8 text can hold: "{shown}"; remove or replace it'
+    return f"the text has a lone surrogate, which no UTF-8 text can hold: {excerpt!r}; remove or replace it"

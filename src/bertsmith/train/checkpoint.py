@@ -2,7 +2,7 @@
 
     train/checkpoints/step-200/
         model.safetensors       weights, under our names
-        optimizer.safetensors   AdamW's moments, "parameter/key"
+        optimizer.safetensors   moments, "parameter/key"
         random.safetensors      torch's random states (dropout); order and masks are functions of the seed
         bertsmith.json          step, position, best so far, sizes and SHA-256; written last
 
@@ -27,6 +27,8 @@ from bertsmith.files import new_directory, read_manifest, write_manifest
 
 log = logging.getLogger("bertsmith")
 
+Optimizers = tuple[torch.optim.Optimizer, ...]
+
 
 @dataclass
 class Progress:
@@ -48,7 +50,7 @@ class Progress:
 
 
 def save_checkpoint(
-    directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, keep: int
+    directory: Path, model: nn.Module, optimizers: Optimizers, progress: Progress, *, keep: int
 ) -> Path:
     """Write `directory/step-N` and remove all but the newest `keep`; returns its path."""
     target = directory / f"step-{progress.step}"
@@ -57,6 +59,7 @@ def save_checkpoint(
         moments = {
             f"{name}/{key}": value
             for name, parameter in model.named_parameters()
+            for optimizer in optimizers
             for key, value in optimizer.state.get(parameter, {}).items()
         }
         save_file(_cpu(moments), temporary / "optimizer.safetensors")
@@ -82,8 +85,8 @@ def newest_checkpoint(directory: Path) -> Path | None:
     return None
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put the state of `path` into `model`, `optimizer` and torch's random generators.
+def load_checkpoint(path: Path, model: nn.Module, optimizers: Optimizers) -> Progress:
+    """Put the state of `path` into `model`, `optimizers` and torch's random generators.
 
     Raises `InputError` when the checkpoint is damaged or is of another model.
     """
@@ -94,11 +97,12 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     except RuntimeError as error:
         raise InputError(f"this checkpoint is of another model: {error}".replace("\n", " "), file=path) from None
     parameters = dict(model.named_parameters())
+    owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for key, value in load_file(path / "optimizer.safetensors").items():
         name, _, slot = key.rpartition("/")
         parameter = parameters[name]
         on_device = slot != "step" or parameter.is_cuda
-        optimizer.state[parameter][slot] = value.to(parameter.device) if on_device else value
+        owners[parameter].state[parameter][slot] = value.to(parameter.device) if on_device else value
     states = load_file(path / "random.safetensors")
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():

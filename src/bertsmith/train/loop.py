@@ -54,7 +54,7 @@ class Run:
 
     model: Bert
     task: Trainable
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[torch.optim.Optimizer, ...]
     loader: Loader
     plan: Plan
     directory: Path
@@ -157,7 +157,7 @@ def train(run: Run) -> None:
 
 def save(run: Run) -> None:
     """Write a checkpoint of the run as it is."""
-    save_checkpoint(run.directory / "checkpoints", run.model, run.optimizer, run.progress, keep=run.keep_checkpoints)
+    save_checkpoint(run.directory / "checkpoints", run.model, run.optimizers, run.progress, keep=run.keep_checkpoints)
 
 
 def optimizer_step(run: Run, step: Step, figures: Figures) -> None:
@@ -167,7 +167,7 @@ def optimizer_step(run: Run, step: Step, figures: Figures) -> None:
     for batch in step.batches:
         for name, count in run.task.counts(batch).items():
             counts[name] = counts.get(name, 0) + count
-    run.optimizer.zero_grad(set_to_none=True)
+    run.model.zero_grad(set_to_none=True)
     for host_batch in step.batches:
         batch = host_batch.to(run.model.device)
         with torch.autocast("cuda", torch.bfloat16, enabled=run.model.device.type == "cuda"):
@@ -183,7 +183,7 @@ def optimizer_step(run: Run, step: Step, figures: Figures) -> None:
         progress.tokens += batch.total
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), plan.clip).item()
     if not math.isfinite(norm):
-        run.optimizer.zero_grad(set_to_none=True)
+        run.model.zero_grad(set_to_none=True)
         raise RunError(
             f"loss or gradient is not finite in step {progress.step + 1} (epoch {progress.position.epoch}, examples "
             f"from {progress.position.example}); the weights are those of step {progress.step}. "
@@ -192,8 +192,9 @@ def optimizer_step(run: Run, step: Step, figures: Figures) -> None:
     factor = learning_rate_factor(
         progress.step, steps=plan.steps, warmup_steps=plan.warmup_steps, schedule=plan.schedule
     )
-    set_learning_rate(run.optimizer, plan.learning_rate * factor)
-    run.optimizer.step()
+    set_learning_rate(run.optimizers, plan.learning_rate * factor)
+    for optimizer in run.optimizers:
+        optimizer.step()
     progress.step += 1
     progress.position = step.after
 
@@ -216,8 +217,9 @@ def measure_step_seconds(run: Run, *, seconds: float) -> float:
         synchronize(run.model.device)
         times.append(time.perf_counter() - before)
     run.model.load_state_dict(weights)
-    run.optimizer.state.clear()
-    run.optimizer.zero_grad(set_to_none=True)
+    for optimizer in run.optimizers:
+        optimizer.state.clear()
+    run.model.zero_grad(set_to_none=True)
     torch.set_rng_state(random_state)
     run.progress = progress
     counted = times[2:]

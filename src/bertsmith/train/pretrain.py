@@ -114,6 +114,7 @@ def encoder_config(options: PretrainOptions, tokenizer: TextTokenizer) -> Encode
         vocab_size=tokenizer.vocab_size,
         **size_fields(options.layers or layers, options.hidden or hidden),
         hidden_act=options.hidden_act,
+        initializer_range=options.initializer_range,
         hidden_dropout_prob=options.dropout,
         attention_probs_dropout_prob=options.dropout,
         max_position_embeddings=options.positions,

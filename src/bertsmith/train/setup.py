@@ -16,7 +16,7 @@ from bertsmith.tasks.base import Trainable
 from bertsmith.train.checkpoint import load_checkpoint
 from bertsmith.train.directory import TrainingDirectory
 from bertsmith.train.loop import Plan, Run, measure_step_seconds
-from bertsmith.train.optim import make_optimizer
+from bertsmith.train.optim import make_optimizers
 from bertsmith.train.tracking import duration
 
 log = logging.getLogger("bertsmith")
@@ -39,16 +39,18 @@ def set_up(
     eval_each_epoch: bool,
 ) -> Run:
     """A run ready to go on: from its checkpoint, from its saved plan at step 0, or planned anew and saved."""
-    optimizer = make_optimizer(model, learning_rate=options.learning_rate, weight_decay=options.weight_decay)
+    optimizers = make_optimizers(
+        model, name=options.optimizer, learning_rate=options.learning_rate, weight_decay=options.weight_decay
+    )
     plan = directory.saved_plan() if options.resume or options.resume_from else None
     known = plan or Plan(1, 0, 1, 1, options.learning_rate, options.schedule, options.clip, math.inf)
     torch.manual_seed(options.seed)  # dropout depends on the seed alone, not on what was drawn before step 1
-    run = Run(model, task, optimizer, loader, known, directory.train, keep_checkpoints=options.keep_checkpoints)
+    run = Run(model, task, optimizers, loader, known, directory.train, keep_checkpoints=options.keep_checkpoints)
     if plan is None:
         run.plan = make_plan(options, run, default_epochs=default_epochs, eval_each_epoch=eval_each_epoch)
         directory.save_plan(options, run.plan)
     elif (checkpoint := directory.checkpoint(options)) is not None:
-        run.progress = load_checkpoint(checkpoint, model, optimizer)
+        run.progress = load_checkpoint(checkpoint, model, optimizers)
         log.info("going on from %s (step %d of %d)", checkpoint, run.progress.step, plan.steps)
     else:
         log.info("no checkpoint yet: starting the saved plan of %d steps anew", plan.steps)

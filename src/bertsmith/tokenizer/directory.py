@@ -297,8 +297,6 @@ def _model_max_length(config: Mapping[str, Any]) -> int:
 def _refuse_surrogates(texts: Sequence[str]) -> None:
     """Raise `InputError` if one of `texts` is what made tokenizers raise a `TypeError`."""
     for number, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            where = f"texts[{number}]: " if len(texts) > 1 else ""
-            raise InputError(where + surrogate_message(text)) from None
+        message = surrogate_message(text)
+        if message is not None:
+            raise InputError(f"texts[{number}]: {message}" if len(texts) > 1 else message)

@@ -38,6 +38,7 @@ PROGRESS_WORDS = 50_000_000
 
 # `str.split` splits at these control characters; BERT's clean-up deletes them.
 _DELETED = re.compile("[\x0b\x0c\x1c-\x1f\x85]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WHITESPACE = re.compile(r"\s")
 # Some of the characters that BERT makes a word of their own, so cutting there changes no word.
 _CUT = re.compile(r"(?<=[!-/:-@\[-`{-~\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])")
@@ -231,8 +232,10 @@ def _pretokenized(text: str, normalizer: Normalizer, pre_tokenizer: PreTokenizer
     try:
         normalized = normalizer.normalize_str(text)
     except (TypeError, UnicodeEncodeError):
-        word = next((word for word in text.split("\n") if not _is_encodable(word)), text)
-        raise InputError(surrogate_message(word)) from None
+        message = surrogate_message(text)
+        if message is None:
+            raise
+        raise InputError(message) from None
     others = []
     for word in normalized.split():
         if word.isalnum():
@@ -243,17 +246,14 @@ def _pretokenized(text: str, normalizer: Normalizer, pre_tokenizer: PreTokenizer
         yield word
 
 
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def surrogate_message(text: str) -> str | None:
+    r"""What to say about a text that has no UTF-8 form, None if it has one.
 
-
-def surrogate_message(text: str) -> str:
-    r"""What to say about a text that has no UTF-8 form: `"a\ud800b"` -> a message that shows `'a\ud800b'`."""
-    found = re.search("[\ud800-\udfff]", text)
-    position = found.start() if found else 0
-    excerpt = text[max(0, position - 20) : position + 20]
+    `"a\ud800b"` -> `the text has a lone surrogate, …: 'a\ud800b'; …`
+    """
+    found = _SURROGATE.search(text)
+    if found is None:
+        return None
+    at = found.start()
+    excerpt = text[max(0, at - 20) : at].rpartition("\n")[2] + text[at : at + 20].partition("\n")[0]
     return f"the text has a lone surrogate, which no UTF-8 text can hold: {excerpt!r}; remove or replace it"

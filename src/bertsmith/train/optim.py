@@ -66,7 +66,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum, "parts": 1})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """One update from the gradients (Nesterov momentum). `closure` is not used."""
         for parameter, group in self._with_gradients():
             state = self.state[parameter]
@@ -99,4 +99,5 @@ def orthogonalized(matrix: Tensor, *, iterations: int = 5) -> Tensor:
     for _ in range(iterations):
         gram = x @ x.mT
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if flat.shape[0] > flat.shape[1] else x).to(matrix.dtype)
+    result: Tensor = x.mT if flat.shape[0] > flat.shape[1] else x
+    return result.to(matrix.dtype)

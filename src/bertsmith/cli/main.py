@@ -73,12 +73,25 @@ def dispatch(words: list[str]) -> int:
     from bertsmith.cli.parser import parse
 
     options = parse(load(verb.options), rest, prog=f"bertsmith {name}", config=config)
+    if os.environ.get("BERTSMITH_QUICK"):
+        options = shortened(options)
     result = load(verb.function)(options)
     show(verb, result, options, as_json=as_json)
     fail_under = getattr(options, "fail_under", None)
     if fail_under is not None:
         load("evaluate:check_gate")(result, fail_under)
     return 0
+
+
+def shortened(options: Any) -> Any:
+    """The same options with seconds instead of minutes of training: `BERTSMITH_QUICK`, for tests of documents."""
+    given = {name: getattr(options, name, None) for name in ("minutes", "steps", "finetune_steps", "epochs")}
+    changes: dict[str, Any] = {name: min(given[name], 12) for name in ("steps", "finetune_steps") if given[name]}
+    if given["minutes"]:
+        changes["minutes"] = min(given["minutes"], 0.03)
+    if given["epochs"] or (hasattr(options, "epochs") and not given["minutes"] and not given["steps"]):
+        changes |= {"epochs": None, "steps": 12}
+    return options.model_copy(update=changes)
 
 
 def find_verb(words: list[str]) -> tuple[str, list[str]]:

@@ -258,7 +258,7 @@ def load_tokenizer(directory: Path) -> TextTokenizer:
         roles = {role: named[role] for role in SPECIAL_TOKENS if role in named}
     config = _object(directory / CONFIG) if (directory / CONFIG).is_file() else {}
     try:
-        return TextTokenizer(text, {**roles, **config})
+        return TextTokenizer(text, config | {role: roles[role] for role in roles if role not in config})
     except InputError as error:
         raise InputError(error.message, file=path) from None
 

@@ -16,9 +16,9 @@ class DemoOptions(Options):
     """Directory to write."""
     minutes: float = Field(default=3.0, gt=0)
     """Length of the pretraining; the other stages take about a minute."""
-    finetune_steps: int = Field(default=400, ge=1)
+    finetune_steps: int = Field(default=300, ge=1)
     """Optimizer steps of each of the two classifiers (pretrained start and random start)."""
-    vocab_size: int = Field(default=6000, gt=5)
+    vocab_size: int = Field(default=3000, gt=5)
     """Pieces of the tokenizer."""
     seed: int = Field(default=0, ge=0)
     """Seed of every stage."""

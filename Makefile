@@ -49,5 +49,5 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 # The last transformers 4, in a folder of its own: one test loads our tokenizers there.
 $(TRANSFORMERS4)/.done: $(VENV)/.dev
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(TRANSFORMERS4) \
-	  'transformers==4.57.*' 'huggingface-hub<1' 'tokenizers<0.23'
+	  'transformers==4.57.*' 'huggingface-hub<1' 'tokenizers<0.23' requests urllib3 certifi charset-normalizer
 	touch $@

@@ -194,13 +194,16 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
+@pytest.mark.parametrize("active", [("truncation", "padding"), ("truncation",), ("padding",)])
 def test_truncation_and_padding_of_a_foreign_file_are_turned_off(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, active: tuple[str, ...]
 ) -> None:
     make(tmp_path)
     foreign = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    foreign.enable_truncation(4)
-    foreign.enable_padding(length=8)
+    if "truncation" in active:
+        foreign.enable_truncation(4)
+    if "padding" in active:
+        foreign.enable_padding(length=8)
     foreign.save(str(tmp_path / "tokenizer.json"))
     with caplog.at_level(logging.INFO, "bertsmith"):
         tokenizer = load_tokenizer(tmp_path)

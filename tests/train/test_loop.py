@@ -24,7 +24,7 @@ from bertsmith.train.loop import Figures, Plan, Run, measure_step_seconds, optim
 from bertsmith.train.optim import Muon, make_optimizers, orthogonalized
 from bertsmith.train.schedule import learning_rate_factor
 
-PLAN = Plan(10, 0, 10, 10, 1e-3, "constant", 1e9, 1e9)
+PLAN = Plan(10, 0, 10, 10, 1e-3, "constant", 1e9, 2, 1e9)
 
 
 @pytest.fixture

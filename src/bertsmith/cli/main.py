@@ -27,7 +27,12 @@ Every verb also takes:
 
 
 def run() -> None:
-    """The command `bertsmith`."""
+    """The command `bertsmith`.
+
+    Threads wait asleep rather than spinning, unless the user chose otherwise: with two threads on two cores and one
+    more busy process, spinning made a training step 20 to 70 times slower (docs/performance.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main(sys.argv[1:]))
 
 
@@ -85,7 +90,9 @@ def dispatch(words: list[str]) -> int:
 
 def shortened(options: Any) -> Any:
     """The same options with seconds instead of minutes of training: `BERTSMITH_QUICK`, for tests of documents."""
-    given = {name: getattr(options, name, None) for name in ("minutes", "steps", "finetune_steps", "epochs")}
+    given: dict[str, Any] = {
+        name: getattr(options, name, None) for name in ("minutes", "steps", "finetune_steps", "epochs")
+    }
     changes: dict[str, Any] = {name: min(given[name], 12) for name in ("steps", "finetune_steps") if given[name]}
     if given["minutes"]:
         changes["minutes"] = min(given["minutes"], 0.03)

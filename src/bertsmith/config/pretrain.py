@@ -34,6 +34,8 @@ class PretrainOptions(TrainingOptions):
     """Activation, by name."""
     initializer_range: float = Field(default=0.02, gt=0)
     """Standard deviation of the truncated normal that weights start from."""
+    position_init: Literal["normal", "sinusoidal"] = "normal"
+    """How the learned positions start: as all weights do, or as sines, which small texts learn faster from."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on hidden states and attention probabilities."""
     mask_rate: float = Field(default=0.15, gt=0, lt=1)

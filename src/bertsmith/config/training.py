@@ -48,7 +48,7 @@ class TrainingOptions(Options):
     device: str = "auto"
     """auto, cpu or cuda."""
     threads: int | None = Field(default=None, ge=1)
-    """Threads of the CPU; by default what torch chooses."""
+    """Threads of the CPU; by default all or one, whichever is measured to be faster."""
     checkpoint_every: int | None = Field(default=None, ge=1)
     """Steps between checkpoints; by default a tenth of the run."""
     keep_checkpoints: int = Field(default=2, ge=1)

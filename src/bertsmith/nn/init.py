@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def initialize(module: nn.Module, *, std: float) -> None:
@@ -20,3 +22,17 @@ def initialize(module: nn.Module, *, std: float) -> None:
         if isinstance(part, nn.Embedding) and part.padding_idx is not None:
             with torch.no_grad():
                 part.weight[part.padding_idx].zero_()
+
+
+@torch.no_grad()
+def sinusoidal_(table: Tensor, *, std: float) -> None:
+    """Fill `table` `[positions, width]` with sines and cosines (Vaswani et al. 2017, section 3.5) of this deviation.
+
+    As a start for learned positions: neighbours look alike from the first step on, so that "attend to the token
+    before" need not be learnt for each position apart.
+    """
+    positions, width = table.shape
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+    angles = torch.arange(positions)[:, None] * rates
+    waves = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
+    table.copy_(waves * (std / waves.std()))

@@ -44,6 +44,8 @@ class Plan:
     learning_rate: float
     schedule: ScheduleName
     clip: float
+    threads: int
+    """Threads of the CPU; resuming uses as many, for bitwise equal weights."""
     peak_flops: float
     """Measured matrix peak of this machine, floating-point operations per second."""
 

@@ -17,6 +17,7 @@ from bertsmith.data.shards import check_tokenizer, open_shards
 from bertsmith.errors import InputError
 from bertsmith.files import read_json, to_json, write_file
 from bertsmith.models.bert import Bert
+from bertsmith.nn.init import sinusoidal_
 from bertsmith.presets import SIZES, size_fields
 from bertsmith.runtime import choose_device, machine, set_threads, versions
 from bertsmith.tasks.pretrain import COLLAPSE_SHARE, PretrainTask, evaluate_pretraining
@@ -66,6 +67,8 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
     )
     torch.manual_seed(options.seed)
     model = Bert(encoder_config(options, tokenizer), heads=task.heads).to(device)
+    if options.position_init == "sinusoidal":
+        sinusoidal_(model.encoder.embeddings.positions.weight, std=options.initializer_range)
     loader = Loader(data, batch_size=options.batch_size, micro_batch=options.micro_batch, seed=options.seed)
     loader.steps_per_epoch()  # fails here, before anything is written, if there are no pairs
     if not (options.resume or options.resume_from):

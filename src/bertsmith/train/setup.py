@@ -11,7 +11,7 @@ import torch
 from bertsmith.config.training import TrainingOptions
 from bertsmith.data.loader import Loader
 from bertsmith.models.bert import Bert
-from bertsmith.runtime import measure_peak
+from bertsmith.runtime import measure_peak, set_threads
 from bertsmith.tasks.base import Trainable
 from bertsmith.train.checkpoint import load_checkpoint
 from bertsmith.train.directory import TrainingDirectory
@@ -23,6 +23,9 @@ log = logging.getLogger("bertsmith")
 
 MEASURED_SECONDS = 5.0
 """How long `--minutes` measures, at most a tenth of the minutes."""
+
+THREADS_SECONDS = 1.5
+"""How long each number of threads is measured when `--threads` is not given."""
 
 EVALUATIONS = 10
 """Evaluations and checkpoints of a run, unless told otherwise."""
@@ -43,7 +46,8 @@ def set_up(
         model, name=options.optimizer, learning_rate=options.learning_rate, weight_decay=options.weight_decay
     )
     plan = directory.saved_plan() if options.resume or options.resume_from else None
-    known = plan or Plan(1, 0, 1, 1, options.learning_rate, options.schedule, options.clip, math.inf)
+    threads = set_threads(plan.threads if plan else options.threads)
+    known = plan or Plan(1, 0, 1, 1, options.learning_rate, options.schedule, options.clip, threads, math.inf)
     torch.manual_seed(options.seed)  # dropout depends on the seed alone, not on what was drawn before step 1
     run = Run(model, task, optimizers, loader, known, directory.train, keep_checkpoints=options.keep_checkpoints)
     if plan is None:
@@ -60,6 +64,7 @@ def set_up(
 def make_plan(options: TrainingOptions, run: Run, *, default_epochs: float, eval_each_epoch: bool) -> Plan:
     """Fix the number of steps, and with it the schedule; prints it in one line."""
     per_epoch = run.loader.steps_per_epoch()
+    threads = options.threads or fastest_threads(run)
     if options.minutes is not None:
         window = min(MEASURED_SECONDS, options.minutes * 6)
         seconds = measure_step_seconds(run, seconds=window)
@@ -76,20 +81,40 @@ def make_plan(options: TrainingOptions, run: Run, *, default_epochs: float, eval
         learning_rate=options.learning_rate,
         schedule=options.schedule,
         clip=options.clip,
+        threads=threads,
         peak_flops=peak,
     )
     log.info(
         "plan: %d steps of %d sequences = %.2f epochs; learning rate %g, %d steps of warm-up, then %s; "
-        "matrix peak %.0f GFLOP/s",
+        "%d threads, matrix peak %.0f GFLOP/s",
         steps,
         options.batch_size,
         steps / per_epoch,
         options.learning_rate,
         plan.warmup_steps,
         options.schedule,
+        threads,
         peak / 1e9,
     )
     return plan
+
+
+def fastest_threads(run: Run) -> int:
+    """All of torch's threads or a single one, whichever takes a step of this model faster now; and uses it.
+
+    A small model on a machine that does something else too is often faster with one: its hundreds of short products
+    a step then wait for no second thread.
+    """
+    every = torch.get_num_threads()
+    if every == 1 or run.model.device.type != "cpu":
+        return every
+    seconds = {}
+    for threads in (every, 1):
+        set_threads(threads)
+        seconds[threads] = measure_step_seconds(run, seconds=THREADS_SECONDS)
+    fastest = min(seconds, key=lambda threads: seconds[threads])
+    log.info("%s: using %d", ", ".join(f"{n} threads {1000 * t:.0f} ms a step" for n, t in seconds.items()), fastest)
+    return set_threads(fastest)
 
 
 def speed_report(run: Run, options: TrainingOptions) -> dict[str, Any]:

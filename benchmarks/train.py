@@ -80,14 +80,9 @@ def measure(layers: int, hidden: int, *, mixed: bool, rounds: int, peak: float) 
     }
     times: dict[object, list[float]] = {"ours": [], **{key: [] for key in peers}}
     for _ in range(rounds):
-        for key, step in (("ours", ours), *peers.items()):
-            started = time.perf_counter()
-            step()
-            times[key].append(time.perf_counter() - started)
-            step_again = time.perf_counter()
-            ours() if key != "ours" else None
-            if key != "ours":
-                times["ours"].append(time.perf_counter() - step_again)
+        for key, step in peers.items():
+            times["ours"].append(timed(ours))
+            times[key].append(timed(step))
     medians = {key: float(np.median(values[1:])) for key, values in times.items()}
     flops = 3 * task.flops(Bert(EncoderConfig(**shape), heads=task.heads), batch)
     mine = batch.total / medians["ours"]
@@ -101,6 +96,13 @@ def measure(layers: int, hidden: int, *, mixed: bool, rounds: int, peak: float) 
             row(case, peer, mine, batch.total / medians[best], "real tokens/s") | {"ours_percent_of_peak": percent}
         )
     return rows
+
+
+def timed(step: Callable[[], None]) -> float:
+    """Seconds that one step takes."""
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
 
 
 def our_step(shape: dict[str, object], batch: Batch, task: PretrainTask) -> Callable[[], None]:

@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/.run
 	$(BIN)/bertsmith demo --out $(DEMO) --overwrite
 
-# The pattern: the tests that CI runs, with transformers 4 beside 5.
+# Every test, as CI runs them, with transformers 4 beside 5.
 test: $(VENV)/.dev $(TRANSFORMERS4)/.done
 	BERTSMITH_TRANSFORMERS4=$(abspath $(TRANSFORMERS4)) $(BIN)/python -m pytest -q
 

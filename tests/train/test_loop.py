@@ -164,7 +164,7 @@ def test_schedules_rise_to_one_and_never_leave_zero_to_one(schedule) -> None:
     factors = [learning_rate_factor(s, steps=100, warmup_steps=10, schedule=schedule) for s in range(100)]
     assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert all(0 <= factor <= 1 for factor in factors)
-    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(factors))
+    assert all(later <= earlier + 1e-12 for earlier, later in pairwise(factors[10:]))
     end = {"linear": 1 / 90, "cosine": 0.0003, "wsd": 0.05, "inverse-sqrt": 0.316, "constant": 1.0}[schedule]
     assert factors[-1] == pytest.approx(end, abs=0.001)
 

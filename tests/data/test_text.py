@@ -98,10 +98,14 @@ def values(path: Path, *, required: tuple[str, ...] = ("text", "label"), **optio
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_every_supported_extension_passes(tmp_path: Path, extension: str, compression: str) -> None:
     check_files([write(tmp_path / f"a{extension}{compression}", "x\n")])
+    with pytest.raises(InputError):
+        check_files([write(tmp_path / f"a.doc{compression}", "x\n")])
 
 
 def test_an_extension_in_capitals_passes(tmp_path: Path) -> None:
     check_files([write(tmp_path / "A.TXT", "x"), write(tmp_path / "A.PARQUET", "x")])
+    with pytest.raises(InputError):
+        check_files([write(tmp_path / "A.DOC", "x")])
 
 
 def test_a_missing_file_is_named_with_the_nearest_name(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ Every verb also takes:
 def run() -> None:
     """The command `bertsmith`.
 
-    Threads wait asleep rather than spinning, unless the user chose otherwise: with two threads on two cores and one
-    more busy process, spinning made a training step 20 to 70 times slower (docs/performance.md).
+    Threads wait asleep rather than spinning, unless the user chose otherwise: on a machine that does something else
+    too, spinning threads at times made a training step take seconds (docs/performance.md).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(main(sys.argv[1:]))

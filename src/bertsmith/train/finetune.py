@@ -23,7 +23,7 @@ from bertsmith.tasks.base import Encoded, Task
 from bertsmith.tasks.classify import ClassifyTask
 from bertsmith.tasks.inference import run as run_model
 from bertsmith.train.card import model_card
-from bertsmith.train.directory import TrainingDirectory, clear, open_training_directory
+from bertsmith.train.directory import TrainingDirectory, open_training_directory
 from bertsmith.train.loop import Run, train
 from bertsmith.train.setup import set_up, speed_report
 
@@ -80,8 +80,6 @@ def finetune_classify(options: ClassifyOptions) -> dict[str, Any]:
         micro_batch=options.micro_batch,
         seed=options.seed,
     )
-    if not (options.resume or options.resume_from):
-        clear(directory)
     run = set_up(
         options,
         model.to(device),

@@ -189,7 +189,7 @@ def optimizer_step(run: Run, step: Step, figures: Figures) -> None:
         raise RunError(
             f"loss or gradient is not finite in step {progress.step + 1} (epoch {progress.position.epoch}, examples "
             f"from {progress.position.example}); the weights are those of step {progress.step}. "
-            "Lower --learning-rate and --resume"
+            "Start anew with a lower --learning-rate (--overwrite)"
         )
     factor = learning_rate_factor(
         progress.step, steps=plan.steps, warmup_steps=plan.warmup_steps, schedule=plan.schedule

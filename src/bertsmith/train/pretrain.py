@@ -23,7 +23,7 @@ from bertsmith.runtime import choose_device, machine, set_threads, versions
 from bertsmith.tasks.pretrain import COLLAPSE_SHARE, PretrainTask, evaluate_pretraining
 from bertsmith.tokenizer.directory import TextTokenizer, load_tokenizer
 from bertsmith.train.card import model_card
-from bertsmith.train.directory import clear, open_training_directory
+from bertsmith.train.directory import open_training_directory
 from bertsmith.train.loop import train
 from bertsmith.train.setup import set_up, speed_report
 
@@ -71,8 +71,6 @@ def pretrain(options: PretrainOptions) -> dict[str, Any]:
         sinusoidal_(model.encoder.embeddings.positions.weight, std=options.initializer_range)
     loader = Loader(data, batch_size=options.batch_size, micro_batch=options.micro_batch, seed=options.seed)
     loader.steps_per_epoch()  # fails here, before anything is written, if there are no pairs
-    if not (options.resume or options.resume_from):
-        clear(directory)
     run = set_up(options, model, task, loader, directory, default_epochs=3, eval_each_epoch=False)
     heldout = heldout_dataset(heldout_store, tokenizer, objective=options.objective, max_length=options.max_length)
     if heldout is not None:

@@ -14,7 +14,7 @@ from bertsmith.models.bert import Bert
 from bertsmith.runtime import measure_peak, set_threads
 from bertsmith.tasks.base import Trainable
 from bertsmith.train.checkpoint import load_checkpoint
-from bertsmith.train.directory import TrainingDirectory
+from bertsmith.train.directory import TrainingDirectory, clear
 from bertsmith.train.loop import Plan, Run, measure_step_seconds
 from bertsmith.train.optim import make_optimizers
 from bertsmith.train.tracking import duration
@@ -52,6 +52,7 @@ def set_up(
     run = Run(model, task, optimizers, loader, known, directory.train, keep_checkpoints=options.keep_checkpoints)
     if plan is None:
         run.plan = make_plan(options, run, default_epochs=default_epochs, eval_each_epoch=eval_each_epoch)
+        clear(directory)
         directory.save_plan(options, run.plan)
     elif (checkpoint := directory.checkpoint(options)) is not None:
         run.progress = load_checkpoint(checkpoint, model, optimizers)

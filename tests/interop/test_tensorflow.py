@@ -1,4 +1,4 @@
-"""TensorFlow checkpoints: names and files without TensorFlow; whole checkpoints in a process that has it.
+"""Whole TensorFlow checkpoints, written and read in processes that have TensorFlow.
 
 `BERTSMITH_TENSORFLOW` names a folder with TensorFlow, which `make test` fills; it comes onto the path of the
 subprocesses only:
@@ -25,228 +25,8 @@ from torch import Tensor
 
 from bertsmith.batch import Batch
 from bertsmith.bundle import load_bundle
-from bertsmith.errors import InputError
-from bertsmith.interop.tensorflow import checkpoint_prefix, hugging_face_name, read_tensorflow, to_tensor
+from tests.interop.tensorflow_names import DERIVED, FINE_TUNED, PRETRAINING, SHAPE
 from tests.parity.reference import redraw
-
-LAYERS = 2
-SHAPE = {
-    "vocab_size": 23,
-    "hidden_size": 16,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 2,
-    "intermediate_size": 40,
-    "max_position_embeddings": 12,
-}
-
-# The names in google-research/bert's checkpoints and in transformers', written out; `k` marks a kernel.
-EMBEDDINGS = [
-    ("bert/embeddings/word_embeddings", "bert.embeddings.word_embeddings.weight"),
-    ("bert/embeddings/position_embeddings", "bert.embeddings.position_embeddings.weight"),
-    ("bert/embeddings/token_type_embeddings", "bert.embeddings.token_type_embeddings.weight"),
-    ("bert/embeddings/LayerNorm/gamma", "bert.embeddings.LayerNorm.weight"),
-    ("bert/embeddings/LayerNorm/beta", "bert.embeddings.LayerNorm.bias"),
-]
-LAYER = [
-    ("attention/self/query/kernel", "attention.self.query.weight"),
-    ("attention/self/query/bias", "attention.self.query.bias"),
-    ("attention/self/key/kernel", "attention.self.key.weight"),
-    ("attention/self/key/bias", "attention.self.key.bias"),
-    ("attention/self/value/kernel", "attention.self.value.weight"),
-    ("attention/self/value/bias", "attention.self.value.bias"),
-    ("attention/output/dense/kernel", "attention.output.dense.weight"),
-    ("attention/output/dense/bias", "attention.output.dense.bias"),
-    ("attention/output/LayerNorm/gamma", "attention.output.LayerNorm.weight"),
-    ("attention/output/LayerNorm/beta", "attention.output.LayerNorm.bias"),
-    ("intermediate/dense/kernel", "intermediate.dense.weight"),
-    ("intermediate/dense/bias", "intermediate.dense.bias"),
-    ("output/dense/kernel", "output.dense.weight"),
-    ("output/dense/bias", "output.dense.bias"),
-    ("output/LayerNorm/gamma", "output.LayerNorm.weight"),
-    ("output/LayerNorm/beta", "output.LayerNorm.bias"),
-]
-HEADS = [
-    ("bert/pooler/dense/kernel", "bert.pooler.dense.weight"),
-    ("bert/pooler/dense/bias", "bert.pooler.dense.bias"),
-    ("cls/predictions/transform/dense/kernel", "cls.predictions.transform.dense.weight"),
-    ("cls/predictions/transform/dense/bias", "cls.predictions.transform.dense.bias"),
-    ("cls/predictions/transform/LayerNorm/gamma", "cls.predictions.transform.LayerNorm.weight"),
-    ("cls/predictions/transform/LayerNorm/beta", "cls.predictions.transform.LayerNorm.bias"),
-    ("cls/predictions/output_bias", "cls.predictions.bias"),
-    ("cls/seq_relationship/output_weights", "cls.seq_relationship.weight"),
-    ("cls/seq_relationship/output_bias", "cls.seq_relationship.bias"),
-]
-FINE_TUNED = [
-    ("output_weights", "classifier.weight"),
-    ("output_bias", "classifier.bias"),
-    ("cls/squad/output_weights", "qa_outputs.weight"),
-    ("cls/squad/output_bias", "qa_outputs.bias"),
-]
-PRETRAINING = dict(
-    [
-        *EMBEDDINGS,
-        *((f"bert/encoder/layer_{i}/{a}", f"bert.encoder.layer.{i}.{b}") for i in range(LAYERS) for a, b in LAYER),
-        *HEADS,
-    ]
-)
-DERIVED = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}  # transformers ties them
-
-
-# Names and arrays, without TensorFlow
-
-
-@pytest.mark.parametrize(("variable", "name"), [*PRETRAINING.items(), *FINE_TUNED])
-def test_each_variable_has_the_name_that_transformers_gives_it(variable: str, name: str) -> None:
-    assert hugging_face_name(variable) == name
-
-
-def test_the_table_names_every_weight_of_a_pretrained_bert() -> None:
-    model = transformers.BertForPreTraining(transformers.BertConfig(**SHAPE))
-    assert {hugging_face_name(variable) for variable in PRETRAINING} == set(model.state_dict()) - DERIVED
-
-
-def test_layers_beyond_the_ninth_keep_their_number() -> None:
-    name = hugging_face_name("bert/encoder/layer_11/output/dense/bias")
-    assert name == "bert.encoder.layer.11.output.dense.bias"
-
-
-@pytest.mark.parametrize(
-    "suffix",
-    [
-        *("adam_m", "adam_v", "Adam", "Adam_1", "AdamWeightDecayOptimizer", "AdamWeightDecayOptimizer_1"),
-        *("lamb_m", "lamb_v", "LAMB", "LAMB_1", "ExponentialMovingAverage"),
-    ],
-)
-def test_what_the_optimizer_keeps_of_a_weight_is_no_weight(suffix: str) -> None:
-    for variable in PRETRAINING:
-        assert hugging_face_name(f"{variable}/{suffix}") is None
-
-
-@pytest.mark.parametrize("variable", ["global_step", "beta1_power", "beta2_power", "current_loss_scale", "good_steps"])
-def test_what_the_training_counts_is_no_weight(variable: str) -> None:
-    assert hugging_face_name(variable) is None
-
-
-def test_variables_that_no_bert_has_are_renamed_and_kept() -> None:
-    assert hugging_face_name("tower/layer_3/mixer/kernel") == "tower.layer.3.mixer.weight"
-    assert hugging_face_name("adam/gate") == "adam.gate"
-
-
-def test_kernels_are_transposed_and_nothing_else_is() -> None:
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    kernel = to_tensor("bert/pooler/dense/kernel", array)
-    assert kernel.tolist() == [[0, 3], [1, 4], [2, 5]]
-    assert kernel.is_contiguous()
-    for variable in ("output_weights", "cls/seq_relationship/output_weights", "bert/embeddings/word_embeddings"):
-        assert to_tensor(variable, array).tolist() == array.tolist()
-
-
-def test_tensors_are_float32_and_own_their_memory() -> None:
-    array = np.array([1.5, -2.0], dtype=np.float16)
-    tensor = to_tensor("cls/predictions/output_bias", array)
-    array[:] = 0
-    assert tensor.dtype is torch.float32
-    assert tensor.tolist() == [1.5, -2.0]
-
-
-# Finding the checkpoint, without TensorFlow
-
-
-def touch(directory: Path, *prefixes: str) -> None:
-    directory.mkdir(exist_ok=True)
-    for prefix in prefixes:
-        for part in ("index", "data-00000-of-00001", "meta"):
-            (directory / f"{prefix}.{part}").touch()
-
-
-@pytest.mark.parametrize("name", ["", ".index", ".meta", ".data-00000-of-00001"])
-def test_a_prefix_and_any_of_its_files_mean_the_checkpoint(tmp_path: Path, name: str) -> None:
-    touch(tmp_path, "bert_model.ckpt", "other.ckpt")
-    assert checkpoint_prefix(tmp_path / f"bert_model.ckpt{name}") == tmp_path / "bert_model.ckpt"
-
-
-def test_the_only_checkpoint_of_a_directory_is_meant_whatever_the_record_says(tmp_path: Path) -> None:
-    touch(tmp_path, "model.ckpt-5")
-    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-900"\n')
-    assert checkpoint_prefix(tmp_path) == tmp_path / "model.ckpt-5"
-
-
-def test_where_no_checkpoint_is_there_is_no_prefix(tmp_path: Path) -> None:
-    (tmp_path / "vectors.index").touch()
-    (tmp_path / "model.safetensors.index.json").touch()
-    assert checkpoint_prefix(tmp_path) is None
-    assert checkpoint_prefix(tmp_path / "bert_model.ckpt") is None
-    assert checkpoint_prefix(tmp_path / "no" / "bert_model.ckpt") is None
-
-
-@pytest.mark.parametrize("folder", ["", "/home/someone/run/", "C:\\\\run\\\\"])
-def test_of_several_the_one_that_the_record_names_is_meant(tmp_path: Path, folder: str) -> None:
-    touch(tmp_path, "model.ckpt-5", "model.ckpt-20", "model.ckpt-100")
-    record = f'model_checkpoint_path: "{folder}model.ckpt-20"\nall_model_checkpoint_paths: "{folder}model.ckpt-5"\n'
-    (tmp_path / "checkpoint").write_text(record)
-    assert checkpoint_prefix(tmp_path) == tmp_path / "model.ckpt-20"
-
-
-def test_of_several_without_a_record_the_highest_step_is_meant(tmp_path: Path) -> None:
-    touch(tmp_path, "model.ckpt-9", "model.ckpt-100", "model.ckpt-20")
-    assert checkpoint_prefix(tmp_path) == tmp_path / "model.ckpt-100"
-
-
-@pytest.mark.parametrize(
-    "prefixes", [("bert_model.ckpt", "best.ckpt"), ("bert_model.ckpt", "bert_model.ckpt-7"), ("a.ckpt-1", "b.ckpt-2")]
-)
-def test_several_checkpoints_of_which_none_is_named_are_refused_by_name(
-    tmp_path: Path, prefixes: tuple[str, ...]
-) -> None:
-    touch(tmp_path, *prefixes)
-    with pytest.raises(InputError, match="several TensorFlow checkpoints") as refused:
-        checkpoint_prefix(tmp_path)
-    assert all(prefix in str(refused.value) for prefix in prefixes)
-
-
-def test_a_record_that_names_an_absent_checkpoint_is_no_guess(tmp_path: Path) -> None:
-    touch(tmp_path, "model.ckpt-5", "model.ckpt-20")
-    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-900"\n')
-    with pytest.raises(InputError, match=r"model\.ckpt-900, which is not here; name one"):
-        checkpoint_prefix(tmp_path)
-
-
-# Without TensorFlow, or with one that is broken
-
-
-@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
-def test_a_missing_file_is_named_before_tensorflow_is_asked_for(tmp_path: Path, part: str) -> None:
-    touch(tmp_path, "bert_model.ckpt")
-    (tmp_path / f"bert_model.ckpt.{part}").unlink()
-    prefix = checkpoint_prefix(tmp_path)
-    assert prefix == tmp_path / "bert_model.ckpt"
-    with pytest.raises(InputError, match=rf"bert_model\.ckpt\.{part}: no such file"):
-        read_tensorflow(prefix)
-
-
-def test_without_tensorflow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path, "bert_model.ckpt")
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(InputError, match=r'is not installed; pip install "bertsmith\[tf\]"'):
-        read_tensorflow(tmp_path / "bert_model.ckpt")
-
-
-def test_a_tensorflow_that_cannot_be_imported_gives_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tensorflow.py").write_text("raise ImportError('libnothing.so: cannot open\\nmore')\n")
-    touch(tmp_path, "bert_model.ckpt")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
-    with pytest.raises(InputError, match=r"cannot be imported \(libnothing\.so: cannot open\); pip install"):
-        read_tensorflow(tmp_path / "bert_model.ckpt")
-
-
-def test_importing_the_module_imports_no_tensorflow(tmp_path: Path) -> None:
-    (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')\n")
-    process = run("import bertsmith.interop.tensorflow", path=tmp_path)
-    assert (process.returncode, process.stderr) == (0, "")
-
-
-# Whole checkpoints, in processes that have TensorFlow
 
 WRITE = """
 import sys
@@ -283,6 +63,12 @@ def run(script: str, *arguments: Path, path: Path) -> subprocess.CompletedProces
     environment = {name: value for name, value in environment.items() if not name.startswith(("TF_", "CUDA_"))}
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
+
+
+def test_importing_the_module_imports_no_tensorflow(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')\n")
+    process = run("import bertsmith.interop.tensorflow", path=tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 @dataclass

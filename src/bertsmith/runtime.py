@@ -11,9 +11,11 @@ import platform
 import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,6 +27,12 @@ PEAK_SIZES = (1024, 2048, 4096)
 
 PEAK_SECONDS = 0.5
 """How long each size runs; its fastest repetition counts."""
+
+PROBE_SIZE, PROBE_SECONDS = 1024, 0.1
+"""Edge of the square products that compare two types, and how long each type runs."""
+
+WORTH_ROUNDING = 1.5
+"""How many times faster bfloat16 must multiply than float32 to be chosen."""
 
 MINIMUM_FREE_BYTES = 5_000_000_000
 
@@ -68,22 +76,58 @@ def measure_peak(device: torch.device, dtype: torch.dtype = torch.float32) -> fl
     return _measured_peak(str(device), dtype, torch.get_num_threads())
 
 
+@contextmanager
+def products_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Within it, matrix products are computed in `dtype`: float32, or bfloat16 with float32 sums.
+
+    On a CPU also those of float32 tensors are, which autocast leaves as they are; their results stay float32. This
+    setting is the whole process's, as torch has it.
+    """
+    if dtype == torch.float32:
+        yield
+        return
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made when torch is loaded
+    before = matmul.fp32_precision
+    with torch.autocast(device.type, dtype):
+        if device.type == "cpu":
+            matmul.fp32_precision = "bf16"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = before
+
+
 @functools.lru_cache
 def _measured_peak(device: str, dtype: torch.dtype, _threads: int) -> float:
-    place, best = torch.device(device), 0.0
-    for size in PEAK_SIZES:
-        own = torch.Generator().manual_seed(0)  # the caller's random state stays as it is
-        left, right = (torch.randn(size, size, generator=own).to(place, dtype) for _ in range(2))
-        out = torch.empty_like(left)
+    return max(_best_rate(torch.device(device), dtype, size=size, seconds=PEAK_SECONDS) for size in PEAK_SIZES)
+
+
+def _best_rate(place: torch.device, dtype: torch.dtype, *, size: int, seconds: float) -> float:
+    """Operations per second of the fastest square product among those that `seconds` allow."""
+    own = torch.Generator().manual_seed(0)  # the caller's random state stays as it is
+    left, right = (torch.randn(size, size, generator=own).to(place, dtype) for _ in range(2))
+    out, best = torch.empty_like(left), 0.0
+    torch.mm(left, right, out=out)
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        synchronize(place)
+        before = time.perf_counter()
         torch.mm(left, right, out=out)
-        started = time.perf_counter()
-        while time.perf_counter() - started < PEAK_SECONDS:
-            synchronize(place)
-            before = time.perf_counter()
-            torch.mm(left, right, out=out)
-            synchronize(place)
-            best = max(best, 2 * size**3 / (time.perf_counter() - before))
+        synchronize(place)
+        best = max(best, 2 * size**3 / (time.perf_counter() - before))
     return best
+
+
+def fastest_precision(device: torch.device) -> Literal["float32", "bfloat16"]:
+    """bfloat16 if the device multiplies it at least `WORTH_ROUNDING` times as fast as float32.
+
+    Processors without units for it take several times longer than for float32, so it is measured, in 0.2 seconds.
+    """
+    rates = {
+        dtype: _best_rate(device, dtype, size=PROBE_SIZE, seconds=PROBE_SECONDS)
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    return "bfloat16" if rates[torch.bfloat16] >= WORTH_ROUNDING * rates[torch.float32] else "float32"
 
 
 def machine() -> dict[str, Any]:

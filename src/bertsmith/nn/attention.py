@@ -5,7 +5,8 @@ The encoder takes the attention as a callable, `Attention`. Two stand here:
 - `packed_attention`: `scaled_dot_product_attention` for each run of equally long neighbours in the batch.
   Such a run is a plain view of the packed matrix, so nothing is padded and nothing is copied; the loader
   sorts each batch by length to make the runs long. On CUDA, in half precision and without attention
-  dropout, one `varlen_attn` call does the whole batch.
+  dropout, one `varlen_attn` call does the whole batch; on a CPU in bfloat16 long runs of short sequences take
+  `half_attention`.
 - `ReferenceAttention`: the formula, one sequence at a time. It keeps the probabilities; tests and attention
   maps use it.
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
+from bertsmith.nn.half_attention import half_attention, pays_off
 
 Attention = Callable[[Tensor, Tensor, Tensor, Batch, float], Tensor]
 """(query and key `[total, heads, head_size]`, value `[total, heads, value_size]`, batch, dropout)
@@ -87,7 +89,10 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dr
     ):
         # [tokens, heads, size] -> [count, heads, length, size], a view
         q, k, v = (part.unflatten(0, (count, length)).transpose(1, 2) for part in parts)
-        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        if dropout == 0.0 and pays_off(query, length=length, count=count):
+            attended = half_attention(q, k, v)
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         contexts.append(attended.transpose(1, 2).flatten(0, 1))
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 

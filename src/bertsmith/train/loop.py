@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from bertsmith.config.training import ScheduleName
 from bertsmith.data.loader import Loader, Step
 from bertsmith.errors import Interrupted, RunError
 from bertsmith.models.bert import Bert
-from bertsmith.runtime import synchronize
+from bertsmith.runtime import products_in, synchronize
 from bertsmith.tasks.base import Trainable
 from bertsmith.train.checkpoint import Progress, random_states, save_checkpoint, set_random_states
 from bertsmith.train.distributed import Ranks
@@ -54,7 +54,14 @@ class Plan:
     threads: int
     """Threads of the CPU; resuming uses as many, for bitwise equal weights."""
     peak_flops: float
-    """Measured matrix peak of rank 0, floating-point operations per second."""
+    """Measured matrix peak of rank 0 in `precision`, floating-point operations per second."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the matrix products."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """`precision` as torch's type."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
 
 @dataclass
@@ -270,10 +277,10 @@ def optimizer_step(run: Run, step: Step, figures: Figures, *, flags: Flags | Non
     found: list[dict[str, Tensor]] = []
     for i, host_batch in enumerate(step.batches):
         batch, counts_itself = host_batch.to(run.model.device), i < len(step.own)
-        with adding_up(replica, last=i + 1 == len(step.batches)):
-            with torch.autocast("cuda", torch.bfloat16, enabled=run.model.device.type == "cuda"):
-                loss, terms = replica(batch, share.counts, float(run.ranks.world_size if counts_itself else 0))
-            loss.backward()
+        with adding_up(replica, last=i + 1 == len(step.batches)), products_in(plan.dtype, run.model.device):
+            loss, terms = replica(batch, share.counts, float(run.ranks.world_size if counts_itself else 0))
+            with torch.autocast(run.model.device.type, enabled=False):  # backward takes forward's types
+                loss.backward()
         if counts_itself:
             found.append(terms)
     norm = clip_gradients(run.model, plan.clip)

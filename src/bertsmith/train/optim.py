@@ -3,7 +3,7 @@
 Muon (Jordan et al. 2024) replaces the gradient's momentum by the nearest semi-orthogonal matrix, so that every
 direction of a weight matrix learns at the same pace. Small models on little text learn in far fewer tokens with it.
 `torch.optim.Muon` multiplies in bfloat16, which costs three times float32 on a CPU without bfloat16 units; here it
-is float32 on the CPU.
+multiplies in the precision of the run.
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def make_optimizers(
-    model: nn.Module, *, name: OptimizerName, learning_rate: float, weight_decay: float
+    model: nn.Module,
+    *,
+    name: OptimizerName,
+    learning_rate: float,
+    weight_decay: float,
+    precision: torch.dtype = torch.float32,
 ) -> tuple[torch.optim.Optimizer, ...]:
     """`adamw`: AdamW (Loshchilov and Hutter 2019), betas 0.9 and 0.999, eps 1e-6 as google-research/bert has it.
 
     `muon`: Muon for the matrices of the blocks, AdamW for embeddings, heads, norms and biases. Matrices decay,
-    one-dimensional parameters do not. Parameters that need no gradient are left out.
+    one-dimensional parameters do not. Parameters that need no gradient are left out. `precision` is that of Muon's
+    products; all states are float32.
     """
     trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
     is_hidden = {key: name == "muon" and ".blocks." in key and value.dim() == 2 for key, value in trained.items()}
@@ -48,7 +54,7 @@ def make_optimizers(
     for key, value in hidden:
         by_parts.setdefault(stacked.get(key, (len(value),)), []).append(value)
     parts = [{"params": values, "parts": list(sizes)} for sizes, values in by_parts.items()]
-    return (adamw, Muon(parts, learning_rate=learning_rate, weight_decay=weight_decay))
+    return (adamw, Muon(parts, learning_rate=learning_rate, weight_decay=weight_decay, precision=precision))
 
 
 def set_learning_rate(optimizers: tuple[torch.optim.Optimizer, ...], learning_rate: float) -> None:
@@ -66,8 +72,15 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, groups: list[dict[str, Any]], *, learning_rate: float, weight_decay: float, momentum: float = 0.95
+        self,
+        groups: list[dict[str, Any]],
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        momentum: float = 0.95,
+        precision: torch.dtype = torch.float32,
     ) -> None:
+        self.precision = precision
         super().__init__(
             groups, {"lr": learning_rate, "weight_decay": weight_decay, "momentum": momentum, "parts": None}
         )
@@ -86,7 +99,9 @@ class Muon(torch.optim.Optimizer):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             sizes = list(group["parts"] or (len(parameter),))
             for matrix, part in zip(torch.split(parameter, sizes), torch.split(direction, sizes), strict=True):
-                matrix.add_(orthogonalized(part), alpha=-group["lr"] * 0.2 * max(part.shape) ** 0.5)
+                matrix.add_(
+                    orthogonalized(part, precision=self.precision), alpha=-group["lr"] * 0.2 * max(part.shape) ** 0.5
+                )
 
     def _with_gradients(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         for group in self.param_groups:
@@ -95,13 +110,13 @@ class Muon(torch.optim.Optimizer):
                     yield parameter, group
 
 
-def orthogonalized(matrix: Tensor, *, iterations: int = 5) -> Tensor:
+def orthogonalized(matrix: Tensor, *, precision: torch.dtype = torch.float32, iterations: int = 5) -> Tensor:
     """U Vᵀ of `matrix` `[m, n]` = U S Vᵀ, about: singular values end between 0.7 and 1.2.
 
-    Newton-Schulz iteration X <- a X + (b A + c A²) X with A = X Xᵀ; bfloat16 on CUDA, float32 elsewhere.
+    Newton-Schulz iteration X <- a X + (b A + c A²) X with A = X Xᵀ, in `precision`.
     """
     a, b, c = NEWTON_SCHULZ
-    flat = matrix.to(torch.bfloat16 if matrix.is_cuda else torch.float32)
+    flat = matrix.to(precision)
     wide = flat.mT if flat.shape[0] > flat.shape[1] else flat
     x = wide / (wide.norm() + 1e-7)
     for _ in range(iterations):

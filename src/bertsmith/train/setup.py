@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -12,7 +12,7 @@ from bertsmith.config.training import TrainingOptions
 from bertsmith.data.loader import Loader, Position
 from bertsmith.errors import InputError
 from bertsmith.models.bert import Bert
-from bertsmith.runtime import measure_peak, set_threads
+from bertsmith.runtime import fastest_precision, measure_peak, set_threads
 from bertsmith.tasks.base import Trainable
 from bertsmith.train.checkpoint import load_checkpoint
 from bertsmith.train.directory import TrainingDirectory, clear
@@ -60,12 +60,27 @@ def set_up(
     model.encoder.gradient_checkpointing = options.gradient_checkpointing
     ranks.barrier()  # from here on rank 0 writes: every rank has looked at the directory as it was
     replica = make_replica(model, task, ranks, fsdp=options.fsdp)
-    optimizers = make_optimizers(
-        model, name=options.optimizer, learning_rate=options.learning_rate, weight_decay=options.weight_decay
-    )
     plan = directory.saved_plan() if options.resume or options.resume_from else None
     threads = set_threads(plan.threads if plan else options.threads)
-    known = plan or Plan(1, 0, 1, 1, options.learning_rate, options.schedule, options.clip, threads, math.inf)
+    known = plan or Plan(
+        steps=1,
+        warmup_steps=0,
+        checkpoint_every=1,
+        eval_every=1,
+        learning_rate=options.learning_rate,
+        schedule=options.schedule,
+        clip=options.clip,
+        threads=threads,
+        peak_flops=math.inf,
+        precision=choose_precision(options, model.device, ranks),
+    )
+    optimizers = make_optimizers(
+        model,
+        name=options.optimizer,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        precision=known.dtype,
+    )
     # Dropout depends on seed and rank alone, not on what was drawn before step 1.
     torch.manual_seed(options.seed + ranks.rank)
     run = Run(
@@ -93,6 +108,14 @@ def set_up(
     return run
 
 
+def choose_precision(options: TrainingOptions, device: torch.device, ranks: Ranks) -> Literal["float32", "bfloat16"]:
+    """What the options say, or what rank 0 measures to be worth it."""
+    if options.precision != "auto":
+        return options.precision
+    chosen: Literal["float32", "bfloat16"] = ranks.broadcast(fastest_precision(device) if ranks.is_first else "")
+    return chosen
+
+
 def make_plan(options: TrainingOptions, run: Run, *, default_epochs: float, eval_each_epoch: bool) -> Plan:
     """Fix the number of steps, and with it the schedule; prints it in one line. What is measured, rank 0 decides."""
     per_epoch = run.loader.steps_per_epoch()
@@ -104,7 +127,8 @@ def make_plan(options: TrainingOptions, run: Run, *, default_epochs: float, eval
         log.info("%.0f ms a step: %d steps in %s", 1000 * seconds, steps, duration(options.minutes * 60))
     else:
         steps = options.steps or max(1, round(per_epoch * (options.epochs or default_epochs)))
-    peak = float(run.ranks.broadcast(measure_peak(run.model.device) if run.ranks.is_first else 0.0))
+    precision, dtype = run.plan.precision, run.plan.dtype
+    peak = float(run.ranks.broadcast(measure_peak(run.model.device, dtype) if run.ranks.is_first else 0.0))
     plan = Plan(
         steps=steps,
         warmup_steps=round(options.warmup * steps),
@@ -115,10 +139,11 @@ def make_plan(options: TrainingOptions, run: Run, *, default_epochs: float, eval
         clip=options.clip,
         threads=threads,
         peak_flops=peak,
+        precision=precision,
     )
     log.info(
         "plan: %d steps of %d sequences = %.2f epochs; learning rate %g, %d steps of warm-up, then %s; "
-        "%d threads, matrix peak %.0f GFLOP/s%s",
+        "%d threads, %s, matrix peak %.0f GFLOP/s%s",
         steps,
         options.batch_size,
         steps / per_epoch,
@@ -126,6 +151,7 @@ def make_plan(options: TrainingOptions, run: Run, *, default_epochs: float, eval
         plan.warmup_steps,
         options.schedule,
         threads,
+        precision,
         peak / 1e9,
         f", in each of {run.ranks.world_size} processes" if run.ranks.world_size > 1 else "",
     )
@@ -155,6 +181,7 @@ def preview(run: Run, options: TrainingOptions) -> dict[str, Any]:
         "tokens_per_second": tokens / seconds,
         "percent_of_peak": 100 * flops / seconds / plan.peak_flops,
         "threads": plan.threads,
+        "precision": plan.precision,
         "processes": run.ranks.world_size,
         "seconds": plan.steps * seconds,
         "time": duration(plan.steps * seconds),
@@ -194,6 +221,7 @@ def speed_report(run: Run, options: TrainingOptions) -> dict[str, Any]:
         "planned_seconds": None if options.minutes is None else 60 * options.minutes,
         "tokens_per_second": progress.tokens / seconds,
         "percent_of_peak": 100 * 3 * progress.flops / seconds / (run.plan.peak_flops * run.ranks.world_size),
+        "precision": run.plan.precision,
         "peak_gflops": run.plan.peak_flops / 1e9,
         "processes": run.ranks.world_size,
         "parameters": run.model.num_parameters,

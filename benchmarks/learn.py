@@ -1,9 +1,10 @@
 """Who learns faster: the same architecture, vocabulary, text, cores and time, here and with transformers' Trainer.
 
 Ours: `bertsmith pretrain --objective none --recipe fast`. The peer: `BertForMaskedLM` with the Trainer, texts grouped
-into blocks, `DataCollatorForLanguageModeling`, AdamW, linear warm-up and decay that ends with the clock, the learning
-rate the best of three by a search outside of the clock (ours is not searched). Both are then measured by the same code
-on held-out documents whose masks are drawn once, and saved beside the models; and fine-tuned alike on SST-2.
+into blocks, `DataCollatorForLanguageModeling`, AdamW, linear warm-up and decay that ends with the clock; its learning
+rate is the best of three, and its precision the faster of float32 and bfloat16, both found outside of the clock (ours
+is not searched). Both are then measured by the same code on held-out documents whose masks are drawn once, and saved
+beside the models; and fine-tuned alike on SST-2.
 
 Ours runs for the whole time, and for 40 % and 25 % of it: is the Trainer's final loss reached by then?
 
@@ -72,12 +73,13 @@ def main() -> None:
     data = Path(os.environ.get("BERTSMITH_DATA", "../shared/data"))
     text = prepare_text(work, data, quick=chosen.quick)
 
-    rate = done(work / "rate.json", lambda: search_rate(work, text, minutes * SEARCH_SHARE))
-    done(work / "peer.json", lambda: train_peer(work / "peer", text, minutes, rate["learning_rate"]))
+    found = done(work / "rate.json", lambda: search_rate(work, text, minutes * SEARCH_SHARE))
+    done(work / "peer.json", lambda: train_peer(work / "peer", text, minutes, found))
     for share in SHARES:
         done(work / f"ours-{share}.json", partial(train_ours, work / f"ours-{share}", text, minutes * share, chosen))
     peer = measure(work / "peer", text)
-    name = f"Trainer after all of it, learning rate {rate['learning_rate']:g}; unigram {peer['unigram_loss']:.3f}"
+    settings = f"learning rate {found['learning_rate']:g}, {'bfloat16' if found['bfloat16'] else 'float32'}"
+    name = f"Trainer after all of it ({settings}); unigram {peer['unigram_loss']:.3f}"
     rows = []
     for share in SHARES:
         ours = measure(work / f"ours-{share}", text)["heldout_mlm_loss"]
@@ -155,6 +157,7 @@ def train_ours(out: Path, text: dict[str, Path], minutes: float, chosen: Any) ->
         batch_size=BATCH,
         minutes=minutes,
         threads=chosen.threads,
+        eval_every=10**6,
         overwrite=True,
     )
     report = pretrain(options)
@@ -199,7 +202,9 @@ class Clock(transformers.TrainerCallback):
         return control
 
 
-def run_trainer(text: dict[str, Path], out: Path, *, rate: float, steps: int, seconds: float) -> tuple[Any, int]:
+def run_trainer(
+    text: dict[str, Path], out: Path, *, rate: float, steps: int, seconds: float, half: bool
+) -> tuple[Any, int]:
     """A Trainer's run of at most `steps` steps and `seconds`; the model, and the steps done."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(text["tokenizer"])
     torch.manual_seed(0)
@@ -226,6 +231,7 @@ def run_trainer(text: dict[str, Path], out: Path, *, rate: float, steps: int, se
         use_cpu=not torch.cuda.is_available(),
         disable_tqdm=True,
         optim="adamw_torch_fused",
+        bf16=half,
         seed=0,
     )
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
@@ -237,29 +243,34 @@ def run_trainer(text: dict[str, Path], out: Path, *, rate: float, steps: int, se
     return model, int(trainer.state.global_step)
 
 
-def steps_in(text: dict[str, Path], out: Path, seconds: float) -> int:
+def steps_in(text: dict[str, Path], out: Path, seconds: float, *, half: bool) -> int:
     """How many steps the peer makes in `seconds`: from a short run, so that its schedule ends with the clock."""
     probe = min(20.0, seconds / 4)
-    _, steps = run_trainer(text, out, rate=1e-4, steps=10_000_000, seconds=probe)
+    _, steps = run_trainer(text, out, rate=1e-4, steps=10_000_000, seconds=probe, half=half)
     return max(2, int(steps / probe * seconds))
 
 
 def search_rate(work: Path, text: dict[str, Path], minutes: float) -> dict[str, Any]:
-    """The peer's learning rate: the best of three by held-out loss after a tenth of the time. Outside of the clock."""
+    """The peer's precision, the faster one; and learning rate, the best of three by held-out loss after a tenth of the
+    time. Outside of the clock.
+    """
     losses = {}
-    steps = steps_in(text, work, minutes * 60)
+    steps_of = {half: steps_in(text, work, minutes * 60, half=half) for half in (False, True)}
+    half = steps_of[True] > steps_of[False]
+    steps = steps_of[half]
     for rate in PEER_RATES:
-        model, _ = run_trainer(text, work, rate=rate, steps=steps, seconds=minutes * 60)
+        model, _ = run_trainer(text, work, rate=rate, steps=steps, seconds=minutes * 60, half=half)
         losses[f"{rate:g}"] = save_and_measure(model, work / f"search-{rate:g}", text)
     best = min(losses, key=lambda rate: losses[rate])
-    return {"learning_rate": float(best), "losses": losses}
+    return {"learning_rate": float(best), "losses": losses, "bfloat16": half, "steps": steps_of}
 
 
-def train_peer(out: Path, text: dict[str, Path], minutes: float, rate: float) -> dict[str, Any]:
-    """The peer's run."""
-    steps = steps_in(text, out, minutes * 60)
+def train_peer(out: Path, text: dict[str, Path], minutes: float, found: dict[str, Any]) -> dict[str, Any]:
+    """The peer's run, as `search_rate` found it."""
+    half = found["bfloat16"]
+    steps = steps_in(text, out, minutes * 60, half=half)
     started = time.perf_counter()
-    model, made = run_trainer(text, out, rate=rate, steps=steps, seconds=minutes * 60)
+    model, made = run_trainer(text, out, rate=found["learning_rate"], steps=steps, seconds=minutes * 60, half=half)
     seconds = time.perf_counter() - started
     save_and_measure(model, out, text)
     return {"seconds": seconds, "steps": made, "planned_steps": steps}

@@ -1,10 +1,11 @@
 """Training steps against transformers: real tokens per second, both in this process, in the order A B A B.
 
 The peer is transformers' BertForPreTraining with the same shape, vocabulary, batch and AdamW, padded to the longest
-of the batch: once as it is (logits of every position), once scoring the masked positions only. The better of for-loop
-and fused AdamW, and of SDPA and eager attention, counts as the peer's best.
+of the batch: once as it is (logits of every position), once scoring the masked positions only. The best of for-loop
+and fused AdamW, SDPA and eager attention, eager and compiled counts as the peer's. Both sides have the same precision:
+float32, and, where the processor is faster with it, bfloat16 products.
 
-    python benchmarks/train.py [--quick] [--threads 2]
+    python benchmarks/train.py [--quick] [--threads 2] [--shapes 4x256 4x512 12x768]
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from torch import nn
 from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.models.bert import Bert
-from bertsmith.runtime import measure_peak
+from bertsmith.runtime import fastest_precision, measure_peak, products_in
 from bertsmith.tasks.base import mean_losses
 from bertsmith.tasks.pretrain import PretrainTask
 from bertsmith.train.optim import make_optimizers
-from report import finish, row
+from report import finish, row, table
 
 VOCABULARY, LENGTH, SEQUENCES = 30522, 128, 32
 
@@ -34,21 +35,24 @@ VOCABULARY, LENGTH, SEQUENCES = 30522, 128, 32
 def main() -> None:
     """Measure, print a table and one JSON line."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--quick", action="store_true", help="the smallest shape, few repetitions")
+    arguments.add_argument("--quick", action="store_true", help="the smallest shape, few repetitions, no compiled peer")
     arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--shapes", nargs="+", default=["4x256", "4x512", "12x768"])
     chosen = arguments.parse_args()
     torch.set_num_threads(chosen.threads)
-    shapes = [(4, 256)] if chosen.quick else [(4, 256), (4, 512), (12, 768)]
-    rounds = 2 if chosen.quick else 5
-    peak = measure_peak(torch.device("cpu"))
+    shapes = [tuple(map(int, shape.split("x"))) for shape in (chosen.shapes[:1] if chosen.quick else chosen.shapes)]
+    precisions = [torch.float32]
+    if fastest_precision(torch.device("cpu")) == "bfloat16":
+        precisions.append(torch.bfloat16)
     rows = []
     for layers, hidden in shapes:
-        for mixed in (False, True):
-            rows += measure(layers, hidden, mixed=mixed, rounds=rounds, peak=peak)
+        for mixed, precision in product((False, True), precisions):
+            rows += measure(layers, hidden, mixed=mixed, precision=precision, quick=chosen.quick)
+            print(table(rows[-2:]), flush=True)
     finish("train", rows, more_versions={"transformers": transformers.__version__})
 
 
-def measure(layers: int, hidden: int, *, mixed: bool, rounds: int, peak: float) -> list[dict[str, object]]:
+def measure(layers: int, hidden: int, *, mixed: bool, precision: torch.dtype, quick: bool) -> list[dict[str, object]]:
     """Rows for one shape: the stock peer, and the peer that scores only the masked positions."""
     shape = {
         "vocab_size": VOCABULARY,
@@ -63,39 +67,52 @@ def measure(layers: int, hidden: int, *, mixed: bool, rounds: int, peak: float) 
     lengths = np.sort(rng.integers(1, LENGTH + 1, SEQUENCES)) if mixed else np.full(SEQUENCES, LENGTH)
     ids = [rng.integers(1000, VOCABULARY, length) for length in lengths]
     selected = np.sort(rng.choice(lengths.sum(), round(0.15 * lengths.sum()), replace=False))
-    follows = torch.from_numpy(rng.integers(0, 2, SEQUENCES))
     batch = Batch.from_sequences(
         ids,
         labels={
             "mlm_positions": torch.from_numpy(selected),
             "mlm_labels": torch.from_numpy(np.concatenate(ids)[selected]),
-            "next_sentence": follows,
+            "next_sentence": torch.from_numpy(rng.integers(0, 2, SEQUENCES)),
         },
     )
     task = PretrainTask("nsp")
-    ours = our_step(shape, batch, task)
-    peers = {
-        (masked_only, attention, fused): their_step(shape, batch, masked_only, attention, fused)
-        for masked_only, attention, fused in product((False, True), ("sdpa", "eager"), (False, True))
-    }
-    times: dict[object, list[float]] = {"ours": [], **{key: [] for key in peers}}
-    for _ in range(rounds):
-        for key, step in peers.items():
-            times["ours"].append(timed(ours))
-            times[key].append(timed(step))
-    medians = {key: float(np.median(values[1:])) for key, values in times.items()}
+    kind = str(precision).removeprefix("torch.")
+    peak = measure_peak(torch.device("cpu"), precision)
     flops = 3 * task.flops(Bert(EncoderConfig(**shape), heads=task.heads), batch)
-    mine = batch.total / medians["ours"]
+    ours = our_step(shape, batch, task, precision)
+    ours()
     rows = []
     for masked_only in (False, True):
-        best = min((key for key in peers if key[0] == masked_only), key=lambda key: medians[key])
-        case = f"{layers}x{hidden}, {'mixed lengths' if mixed else f'length {LENGTH}'}"
-        peer = f"transformers {'masked positions only' if masked_only else 'stock'} ({best[1]}, fused={best[2]})"
-        percent = 100 * flops / medians["ours"] / peak
-        rows.append(
-            row(case, peer, mine, batch.total / medians[best], "real tokens/s") | {"ours_percent_of_peak": percent}
-        )
+        name, peer = best_peer(shape, batch, masked_only=masked_only, precision=precision, compiled=not quick)
+        times: tuple[list[float], list[float]] = ([], [])
+        for _ in range(3 if quick else 7):
+            times[0].append(timed(ours))
+            times[1].append(timed(peer))
+        mine, theirs = (float(np.median(measured)) for measured in times)
+        case = f"{layers}x{hidden}, {kind}, {'mixed lengths' if mixed else f'length {LENGTH}'}"
+        which = f"transformers {'masked positions only' if masked_only else 'stock'} ({name})"
+        speeds = row(case, which, batch.total / mine, batch.total / theirs, "real tokens/s")
+        rows.append(speeds | {"ours_percent_of_peak": 100 * flops / mine / peak})
     return rows
+
+
+def best_peer(
+    shape: dict[str, object], batch: Batch, *, masked_only: bool, precision: torch.dtype, compiled: bool
+) -> tuple[str, Callable[[], None]]:
+    """The fastest of the peer's settings, by its second step (a compiled one's third), and what they are."""
+    found: dict[str, tuple[float, Callable[[], None]]] = {}
+    for attention, fused, compile_it in product(("sdpa", "eager"), (False, True), (False, True)):
+        if compile_it and not (compiled and fused):
+            continue
+        torch.manual_seed(0)
+        step = their_step(shape, batch, masked_only, attention, fused, precision, compile_it)
+        step()
+        if compile_it:
+            step()
+        name = f"{attention}, {'fused' if fused else 'for-loop'} AdamW, {'compiled' if compile_it else 'eager'}"
+        found[name] = (min(timed(step), timed(step)), step)
+    best = min(found, key=lambda name: found[name][0])
+    return best, found[best][1]
 
 
 def timed(step: Callable[[], None]) -> float:
@@ -105,14 +122,17 @@ def timed(step: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def our_step(shape: dict[str, object], batch: Batch, task: PretrainTask) -> Callable[[], None]:
+def our_step(shape: dict[str, object], batch: Batch, task: PretrainTask, precision: torch.dtype) -> Callable[[], None]:
     """One training step here: forward, backward, clip, update."""
     model = Bert(EncoderConfig(**shape), heads=task.heads)
     optimizers = make_optimizers(model, name="adamw", learning_rate=1e-4, weight_decay=0.01)
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        mean_losses(task.loss(model, batch), task.counts(batch)).backward()
+        with products_in(precision, model.device):
+            loss = mean_losses(task.loss(model, batch), task.counts(batch))
+            with torch.autocast("cpu", enabled=False):
+                loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -121,7 +141,13 @@ def our_step(shape: dict[str, object], batch: Batch, task: PretrainTask) -> Call
 
 
 def their_step(
-    shape: dict[str, object], batch: Batch, masked_only: bool, attention: str, fused: bool
+    shape: dict[str, object],
+    batch: Batch,
+    masked_only: bool,
+    attention: str,
+    fused: bool,
+    precision: torch.dtype,
+    compile_it: bool,
 ) -> Callable[[], None]:
     """One training step of transformers on the same sequences, padded to the longest."""
     config = transformers.BertConfig(**shape, attn_implementation=attention)
@@ -136,17 +162,22 @@ def their_step(
     places = (labels.flatten() != -100).nonzero().flatten()
     types, follows = torch.zeros_like(ids), batch.labels["next_sentence"]
 
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        if masked_only:
-            output = model.bert(ids, attention_mask=mask, token_type_ids=types)
-            chosen = output.last_hidden_state.flatten(0, 1)[places]
-            loss = nn.functional.cross_entropy(model.cls.predictions(chosen), labels.flatten()[places])
-            loss = loss + nn.functional.cross_entropy(model.cls.seq_relationship(output.pooler_output), follows)
-        else:
-            loss = model(
+    def loss_of() -> torch.Tensor:
+        if not masked_only:
+            return model(
                 ids, attention_mask=mask, token_type_ids=types, labels=labels, next_sentence_label=follows
             ).loss
+        output = model.bert(ids, attention_mask=mask, token_type_ids=types)
+        chosen = output.last_hidden_state.flatten(0, 1)[places]
+        loss = nn.functional.cross_entropy(model.cls.predictions(chosen), labels.flatten()[places])
+        return loss + nn.functional.cross_entropy(model.cls.seq_relationship(output.pooler_output), follows)
+
+    forward = torch.compile(loss_of) if compile_it else loss_of
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            loss = forward()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

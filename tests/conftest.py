@@ -78,6 +78,15 @@ def tiny_pretraining(shards: Path, out: Path, **changes: object) -> PretrainOpti
     return PretrainOptions(**(values | changes))  # type: ignore[arg-type]
 
 
+def pretrain_words(options: PretrainOptions) -> list[str]:
+    """The command line that gives these options."""
+    given = options.model_dump(mode="json", exclude_defaults=True)
+    words = ["pretrain", str(given.pop("data"))]
+    for name, value in given.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
+
+
 @pytest.fixture(scope="session")
 def encoder_dir(shards_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from bertsmith.train.pretrain import pretrain

@@ -21,7 +21,7 @@ from bertsmith.files import MANIFEST, sha256
 from bertsmith.train.finetune import finetune_classify
 from bertsmith.train.loop import StopSignal
 from bertsmith.train.pretrain import pretrain
-from tests.conftest import tiny_pretraining
+from tests.conftest import pretrain_words, tiny_pretraining
 
 RUN = {"steps": 40, "checkpoint_every": 3, "dropout": 0.1, "micro_batch": 3, "batch_size": 8, "eval_every": 10}
 
@@ -34,11 +34,8 @@ def uninterrupted(shards_dir: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def command(shards: Path, out: Path, *more: str) -> list[str]:
-    options = tiny_pretraining(shards, out, **RUN).model_dump(mode="json", exclude_defaults=True)
-    words = [str(options.pop("data"))]
-    for name, value in options.items():
-        words += [f"--{name.replace('_', '-')}", str(value)]
-    return [sys.executable, "-m", "bertsmith", "pretrain", *words, *more]
+    words = pretrain_words(tiny_pretraining(shards, out, **RUN))
+    return [sys.executable, "-m", "bertsmith", *words, *more]
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

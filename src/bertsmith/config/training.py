@@ -13,7 +13,7 @@ OptimizerName = Literal["adamw", "muon"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 ScheduleName = Literal["linear", "cosine", "wsd", "inverse-sqrt", "constant"]
 
-NOT_PART_OF_A_RUN = frozenset({"plan", "overwrite", "resume", "resume_from", "keep_checkpoints", "fsdp"})
+NOT_PART_OF_A_RUN = frozenset({"plan", "overwrite", "resume", "resume_from", "keep_checkpoints", "fsdp", "tensorboard"})
 """Options that may differ when a run is resumed: they do not change what it computes."""
 
 
@@ -63,6 +63,8 @@ class TrainingOptions(Options):
     """How many of the newest checkpoints are kept."""
     eval_every: int | None = Field(default=None, ge=1)
     """Steps between evaluations; by default a tenth of the run (pretraining) or an epoch (fine-tuning)."""
+    tensorboard: bool = False
+    """Write the figures of `metrics.jsonl` to `train/tensorboard` too (extra track)."""
     plan: bool = False
     """Measure for some seconds, print what the run would take, and train nothing."""
     overwrite: bool = False

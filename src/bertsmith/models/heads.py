@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.nn.feedforward import ACTIVATION_FUNCTIONS
+from bertsmith.nn.linear import Linear, linear
 from bertsmith.nn.norm import make_norm
 
 
@@ -16,7 +17,7 @@ class Pooler(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, first_states: Tensor) -> Tensor:
         """`[sequences, hidden_size]` -> `[sequences, hidden_size]`."""
@@ -33,11 +34,11 @@ class MaskedLMHead(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         transform = config.masked_lm_transform
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if transform else None
+        self.dense = Linear(config.hidden_size, config.hidden_size) if transform else None
         self.norm = make_norm(config) if transform else None
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
         tied = config.tie_word_embeddings
-        self.decoder = None if tied else nn.Linear(config.hidden_size, config.padded_vocab_size, bias=False)
+        self.decoder = None if tied else Linear(config.hidden_size, config.padded_vocab_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.rows_added = config.padded_vocab_size - config.vocab_size
 
@@ -50,7 +51,7 @@ class MaskedLMHead(nn.Module):
         if self.dense is not None and self.norm is not None:
             states = self.norm(self.activation(self.dense(states)))
         bias = F.pad(self.bias, (0, self.rows_added), value=float("-inf")) if self.rows_added else self.bias
-        return F.linear(states, embedding_weight if self.decoder is None else self.decoder.weight, bias)
+        return linear(states, embedding_weight if self.decoder is None else self.decoder.weight, bias)
 
 
 class LinearHead(nn.Module):
@@ -59,7 +60,7 @@ class LinearHead(nn.Module):
     def __init__(self, config: EncoderConfig, *, outputs: int, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
-        self.linear = nn.Linear(config.hidden_size, outputs)
+        self.linear = Linear(config.hidden_size, outputs)
 
     def forward(self, states: Tensor) -> Tensor:
         """`[items, hidden_size]` -> `[items, outputs]`."""

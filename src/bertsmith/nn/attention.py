@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.nn.half_attention import half_attention, pays_off
+from bertsmith.nn.linear import Linear
 
 Attention = Callable[[Tensor, Tensor, Tensor, Batch, float], Tensor]
 """(query and key `[total, heads, head_size]`, value `[total, heads, value_size]`, batch, dropout)
@@ -44,8 +45,8 @@ class SelfAttention(nn.Module):
         keys, values = self.heads * config.head_size, self.heads * config.value_size
         self.sizes = (keys, keys, values)
         """Rows of `qkv.weight` that are query, key and value."""
-        self.qkv = nn.Linear(config.hidden_size, sum(self.sizes))
-        self.output = nn.Linear(values, config.hidden_size)
+        self.qkv = Linear(config.hidden_size, sum(self.sizes))
+        self.output = Linear(values, config.hidden_size)
         self.dropout = config.attention_probs_dropout_prob
 
     def forward(

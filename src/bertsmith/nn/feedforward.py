@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertsmith.config.encoder import EncoderConfig
+from bertsmith.nn.linear import Linear
 
 _tanh_gelu = partial(F.gelu, approximate="tanh")
 
@@ -38,8 +39,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.intermediate = Linear(config.hidden_size, config.intermediate_size)
+        self.output = Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
     def forward(self, hidden_states: Tensor) -> Tensor:

@@ -44,6 +44,8 @@ class Progress:
     position: Position = field(default_factory=Position)
     tokens: int = 0
     """Real tokens seen."""
+    rectangle: int = 0
+    """Positions that the same micro-batches would have had, each padded to its longest sequence."""
     flops: int = 0
     """Floating-point operations of the forward passes so far (see `models.flops`)."""
     seconds: float = 0.0

@@ -76,6 +76,8 @@ class Run:
     directory: Path
     """`…/train`."""
     keep_checkpoints: int = 2
+    tensorboard: bool = False
+    """Whether figures go to `…/train/tensorboard` too."""
     progress: Progress = field(default_factory=Progress)
     evaluate: Callable[[Bert], dict[str, float]] | None = None
     """Called on rank 0 with the whole model, while the others wait: the figures of any world size are comparable."""
@@ -220,7 +222,8 @@ def open_tracker(run: Run) -> AbstractContextManager[Tracker | None]:
     """What rank 0 says about the run; None on the others."""
     if not run.ranks.is_first:
         return nullcontext()
-    return Tracker(run.directory / "metrics.jsonl", steps=run.plan.steps, start=run.progress.step)
+    path, steps = run.directory / "metrics.jsonl", run.plan.steps
+    return Tracker(path, steps=steps, start=run.progress.step, tensorboard=run.tensorboard)
 
 
 def evaluate(run: Run, tracker: Tracker | None) -> bool:
@@ -246,6 +249,8 @@ class Share:
     counts: dict[str, int]
     """Items of each loss term."""
     tokens: int
+    rectangle: int
+    """Positions of the micro-batches, were each padded to its longest sequence."""
     flops: int
 
 
@@ -256,16 +261,18 @@ def agree(run: Run, step: Step, flags: Flags) -> tuple[Share, Flags]:
         for name, count in run.task.counts(batch).items():
             counts[name] = counts.get(name, 0) + (count if i < len(step.own) else 0)
     tokens = sum(batch.total for batch in step.own)
+    rectangle = sum(len(batch.lengths) * batch.max_seqlen for batch in step.own)
     flops = sum(run.task.flops(run.model, batch) for batch in step.own)
     if run.ranks.world_size == 1:
-        return Share(counts, tokens, flops), flags
+        return Share(counts, tokens, rectangle, flops), flags
     line_due = flags.line_due and run.ranks.is_first
     stops = [int(flags.stop == number) for number in STOP_SIGNALS]
-    *items, tokens, flops, due, interrupts, terms = run.ranks.totals(
-        [*counts.values(), tokens, flops, line_due, *stops]
+    *items, tokens, rectangle, flops, due, interrupts, terms = run.ranks.totals(
+        [*counts.values(), tokens, rectangle, flops, line_due, *stops]
     )
     agreed = signal.SIGTERM if terms else signal.SIGINT if interrupts else None
-    return Share(dict(zip(counts, items, strict=True)), tokens, flops), Flags(agreed, line_due=bool(due))
+    share = Share(dict(zip(counts, items, strict=True)), tokens, rectangle, flops)
+    return share, Flags(agreed, line_due=bool(due))
 
 
 def optimizer_step(run: Run, step: Step, figures: Figures, *, flags: Flags | None = None) -> Flags:
@@ -301,6 +308,7 @@ def optimizer_step(run: Run, step: Step, figures: Figures, *, flags: Flags | Non
     figures.tokens += share.tokens
     figures.flops += share.flops
     progress.tokens += share.tokens
+    progress.rectangle += share.rectangle
     progress.flops += share.flops
     factor = learning_rate_factor(
         progress.step, steps=plan.steps, warmup_steps=plan.warmup_steps, schedule=plan.schedule

@@ -21,7 +21,7 @@ from bertsmith.train.loop import Plan, Run, measure_step_seconds
 from bertsmith.train.optim import make_optimizers
 from bertsmith.train.replica import make_replica
 from bertsmith.train.schedule import sketch
-from bertsmith.train.tracking import duration
+from bertsmith.train.tracking import check_tensorboard, duration
 
 log = logging.getLogger("bertsmith")
 
@@ -57,6 +57,8 @@ def set_up(
             "torchrun --nproc-per-node 8 -m bertsmith …",
             field="--fsdp",
         )
+    if options.tensorboard:
+        check_tensorboard()
     model.encoder.gradient_checkpointing = options.gradient_checkpointing
     ranks.barrier()  # from here on rank 0 writes: every rank has looked at the directory as it was
     replica = make_replica(model, task, ranks, fsdp=options.fsdp)
@@ -91,6 +93,7 @@ def set_up(
         known,
         directory.train,
         keep_checkpoints=options.keep_checkpoints,
+        tensorboard=options.tensorboard,
         ranks=ranks,
         replica=replica,
     )
@@ -209,7 +212,10 @@ def fastest_threads(run: Run) -> int:
 
 
 def speed_report(run: Run, options: TrainingOptions) -> dict[str, Any]:
-    """What a finished run reports about its length and speed. Forward and backward count 3 x forward."""
+    """What a finished run reports about its length and speed. Forward and backward count 3 x forward.
+
+    `padding_avoided`: the share of padding that the same batches would have held, padded to their longest sequence.
+    """
     progress = run.progress
     seconds = max(progress.seconds, 1e-9)
     position = progress.position
@@ -217,6 +223,7 @@ def speed_report(run: Run, options: TrainingOptions) -> dict[str, Any]:
         "steps": progress.step,
         "epochs": position.epoch + position.example / run.loader.dataset.size(position.epoch),
         "tokens": progress.tokens,
+        "padding_avoided": 1 - progress.tokens / max(progress.rectangle, 1),
         "training_seconds": progress.seconds,
         "planned_seconds": None if options.minutes is None else 60 * options.minutes,
         "tokens_per_second": progress.tokens / seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bertsmith.errors import InputError
 
 log = logging.getLogger("bertsmith")
 
@@ -42,6 +45,35 @@ class SpikeWatch:
         return spike
 
 
+def check_tensorboard() -> None:
+    """Raise `InputError` without the extra `[track]`."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise InputError('needs tensorboard: pip install "bertsmith[track]"', field="--tensorboard")
+
+
+class Events:
+    """TensorBoard's copy of `metrics.jsonl`: `train/mlm_loss`, `eval/heldout_mlm_loss`, …
+
+    Resuming from step N makes TensorBoard drop what an earlier process wrote past N.
+    """
+
+    def __init__(self, directory: Path, *, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(directory, purge_step=start + 1 if start else None)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a line of `metrics.jsonl`."""
+        group, figures = ("eval", row["eval"]) if "eval" in row else ("train", row)
+        for name, value in figures.items():
+            if name != "step" and isinstance(value, int | float):
+                self._writer.add_scalar(f"{group}/{name}", value, row["step"])
+
+    def close(self) -> None:
+        """Write what is waiting."""
+        self._writer.close()
+
+
 class Tracker:
     """Receives each step's figures; use as a context manager.
 
@@ -49,11 +81,12 @@ class Tracker:
     evaluation under `"eval"`. Resuming from step N first drops the lines past N.
     """
 
-    def __init__(self, path: Path, *, steps: int, start: int) -> None:
+    def __init__(self, path: Path, *, steps: int, start: int, tensorboard: bool = False) -> None:
         self.path, self.steps, self.start = path, steps, start
         self._drop_lines_after(start)
         self._watch = SpikeWatch()
         self._stream = path.open("a", encoding="utf-8")
+        self._events = Events(path.with_name("tensorboard"), start=start) if tensorboard else None
         self._last_line = self._began = time.perf_counter()
         self._bar: Progress | None = None
         if sys.stderr.isatty():
@@ -76,6 +109,8 @@ class Tracker:
         if self._bar is not None:
             self._bar.stop()
         self._stream.close()
+        if self._events is not None:
+            self._events.close()
 
     def step(self, step: int, figures: dict[str, Any]) -> None:
         """Record the figures of the steps up to `step`."""
@@ -105,6 +140,8 @@ class Tracker:
     def _write(self, row: dict[str, Any]) -> None:
         self._stream.write(json.dumps(row) + "\n")
         self._stream.flush()
+        if self._events is not None:
+            self._events.add(row)
 
     def _drop_lines_after(self, step: int) -> None:
         if not self.path.exists():

@@ -1,0 +1,153 @@
+"""The CPU's own paths: the same numbers as torch's, with an error no larger than torch's own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bertsmith.nn import linear as linears
+from bertsmith.nn.half_attention import half_attention, pays_off
+from bertsmith.nn.linear import Linear, linear, onednn_is_faster
+from bertsmith.runtime import fastest_precision, products_in
+
+needs_onednn = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN product"
+)
+
+
+@pytest.fixture
+def onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take oneDNN whatever the processor."""
+    monkeypatch.setattr(linears, "onednn_is_faster", lambda: True)
+
+
+def gradients(function, inputs: list[Tensor], given: Tensor) -> list[Tensor]:
+    leaves = [part.detach().clone().requires_grad_() for part in inputs]
+    output = function(*leaves)
+    output.backward(given.to(output.dtype))
+    return [output.detach(), *(leaf.grad for leaf in leaves)]
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(7,), (1,), (3, 5), (300,)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_linear_equals_torch_with_all_gradients(shape: tuple[int, ...], with_bias: bool, onednn: None) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(*shape, 24), torch.randn(40, 24)] + [torch.randn(40)] * with_bias
+    given = torch.randn(*shape, 40)
+    ours, theirs = (gradients(f, inputs, given) for f in (linear, F.linear))
+    truth = gradients(F.linear, [part.double() for part in inputs], given.double())
+    for one, other, exact in zip(ours, theirs, truth, strict=True):
+        error, limit = ((part - exact).norm() / exact.norm() for part in (one, other))
+        assert error <= max(4 * limit, 1e-6)
+    with torch.inference_mode():
+        torch.testing.assert_close(linear(*inputs), theirs[0], rtol=1e-5, atol=1e-5)
+
+
+@needs_onednn
+def test_linear_takes_columns_and_slices_as_they_are(onednn: None) -> None:
+    torch.manual_seed(0)
+    wide, weight = torch.randn(24, 50), torch.randn(8, 24)
+    for values in (wide.t(), wide.t()[::2], torch.randn(9, 48)[:, ::2]):
+        torch.testing.assert_close(linear(values, weight), F.linear(values, weight), rtol=1e-5, atol=1e-5)
+
+
+@needs_onednn
+def test_onednn_is_left_to_what_it_can_do(onednn: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doubles, nothing at all, autocast and counters of operations go torch's own way."""
+    monkeypatch.setattr(linears, "_product", lambda *_: pytest.fail("oneDNN was called"))
+    layer = Linear(6, 4)
+    assert layer.double()(torch.randn(3, 6).double()).dtype == torch.float64
+    layer = layer.float()
+    assert layer(torch.randn(0, 6)).shape == (0, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(3, 6)).dtype == torch.bfloat16
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.randn(3, 6))
+    assert counter.get_total_flops() == 2 * 3 * 6 * 4
+
+
+@needs_onednn
+def test_frozen_weights_get_no_gradient(onednn: None) -> None:
+    layer = Linear(6, 4)
+    layer.weight.requires_grad_(False)
+    values = torch.randn(3, 6, requires_grad=True)
+    layer(values).sum().backward()
+    assert layer.weight.grad is None
+    torch.testing.assert_close(values.grad, layer.weight.sum(0).expand(3, 6))
+    torch.testing.assert_close(layer.bias.grad, torch.full((4,), 3.0))
+
+
+def test_intels_processors_keep_mkl(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for vendor, faster in (("GenuineIntel", False), ("AuthenticAMD", True)):
+        cpuinfo = tmp_path / vendor
+        cpuinfo.write_text(f"vendor_id\t: {vendor}\n")
+        monkeypatch.setattr(linears, "Path", lambda _, place=cpuinfo: place)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+        monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None, raising=False)
+        onednn_is_faster.cache_clear()
+        assert onednn_is_faster() is (faster and torch.backends.mkldnn.is_available())
+    onednn_is_faster.cache_clear()
+
+
+@pytest.mark.parametrize(("sequences", "length", "size"), [(4, 128, 64), (6, 33, 48), (1, 256, 64)])
+@pytest.mark.parametrize("sharpness", [1.0, 4.0])
+def test_half_attention_is_no_further_from_the_truth_than_twice_torchs_kernel(
+    sequences: int, length: int, size: int, sharpness: float
+) -> None:
+    torch.manual_seed(0)
+    query, key, value, given = (torch.randn(sequences, 3, length, size) for _ in range(4))
+    inputs = [part.bfloat16() for part in (query * sharpness, key, value)]
+    truth = gradients(F.scaled_dot_product_attention, [part.double() for part in inputs], given.bfloat16().double())
+    with products_in(torch.bfloat16, torch.device("cpu")):
+        ours = gradients(half_attention, inputs, given.bfloat16())
+    theirs = gradients(F.scaled_dot_product_attention, inputs, given.bfloat16())
+    for name, exact, mine, other in zip(("output", "query", "key", "value"), truth, ours, theirs, strict=True):
+        assert mine.dtype == torch.bfloat16
+        error, limit = ((part.double() - exact).square().mean().sqrt() for part in (mine, other))
+        assert error <= 2 * limit, name
+
+
+def test_half_attention_is_for_many_short_sequences_in_bfloat16() -> None:
+    query = torch.empty(4096, 4, 64, dtype=torch.bfloat16)
+    assert pays_off(query, length=128, count=32)
+    assert not pays_off(query.float(), length=128, count=32)
+    assert not pays_off(query, length=512, count=8)
+    assert not pays_off(query, length=30, count=1)
+
+
+def test_rounded_scores_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same attention with scores in bfloat16, as plain autocast would have them, exceeds the limit."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(4, 3, 128, 64).bfloat16() for _ in range(3))
+    exact = F.scaled_dot_product_attention(query.double() * 4, key.double(), value.double())
+    rounded = ((query * 4 / 8) @ key.mT).softmax(-1) @ value
+    kernel = F.scaled_dot_product_attention(query * 4, key, value)
+    mine = half_attention(query * 4, key, value)
+    wrong, theirs, ours = ((part.double() - exact).square().mean().sqrt() for part in (rounded, kernel, mine))
+    assert ours <= 2 * theirs < wrong
+
+
+def test_products_in_bfloat16_leaves_the_process_as_it_was() -> None:
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    left, right = torch.randn(64, 64), torch.randn(64, 64)
+    exact = left @ right
+    with products_in(torch.bfloat16, torch.device("cpu")):
+        assert (left @ right).dtype == torch.bfloat16
+    with pytest.raises(RuntimeError, match="shape"), products_in(torch.bfloat16, torch.device("cpu")):
+        torch.randn(2, 3) @ torch.randn(2, 3)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    assert torch.equal(left @ right, exact)
+    with products_in(torch.float32, torch.device("cpu")):
+        assert torch.equal(left @ right, exact)
+
+
+@pytest.mark.parametrize(("bfloat16", "chosen"), [(4.0, "bfloat16"), (1.4, "float32"), (0.3, "float32")])
+def test_bfloat16_is_chosen_where_it_pays(bfloat16: float, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {torch.float32: 1.0, torch.bfloat16: bfloat16}
+    monkeypatch.setattr("bertsmith.runtime._best_rate", lambda _, dtype, **__: rates[dtype])
+    assert fastest_precision(torch.device("cpu")) == chosen

@@ -51,6 +51,12 @@ def main() -> None:
     finish("kernels", rows)
 
 
+def sdpa(*packed: Tensor, count: int) -> Tensor:
+    """torch's kernel on `count` sequences of `[tokens, heads, size]`."""
+    query, key, value = (part.unflatten(0, (count, -1)).transpose(1, 2) for part in packed)
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(0, 1)
+
+
 def compare(
     case: str, peer: str, ours: Callable[..., Tensor], theirs: Callable[..., Tensor], inputs: Any, *, rounds: int
 ) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bertsmith.batch import Batch
+from bertsmith.nn import half_attention as half
 from bertsmith.nn import linear as linears
-from bertsmith.nn.half_attention import half_attention, pays_off
+from bertsmith.nn.attention import ReferenceAttention, packed_attention
+from bertsmith.nn.half_attention import Bucket, buckets, half_attention
 from bertsmith.nn.linear import Linear, linear, onednn_is_faster
 from bertsmith.runtime import fastest_precision, products_in
 
@@ -94,42 +98,79 @@ def test_intels_processors_keep_mkl(tmp_path, monkeypatch: pytest.MonkeyPatch) -
     onednn_is_faster.cache_clear()
 
 
-@pytest.mark.parametrize(("sequences", "length", "size"), [(4, 128, 64), (6, 33, 48), (1, 256, 64)])
-@pytest.mark.parametrize("sharpness", [1.0, 4.0])
+@pytest.mark.parametrize("lengths", [(128,) * 4, (33,) * 6, (100, 101, 110, 128), (256,), (1, 1, 2, 50)])
+@pytest.mark.parametrize(("sharpness", "size"), [(1.0, 64), (4.0, 48)])
 def test_half_attention_is_no_further_from_the_truth_than_twice_torchs_kernel(
-    sequences: int, length: int, size: int, sharpness: float
+    lengths: tuple[int, ...], sharpness: float, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Output and all gradients, of sequences as long as one another, and of padded ones."""
     torch.manual_seed(0)
-    query, key, value, given = (torch.randn(sequences, 3, length, size) for _ in range(4))
+    batch = Batch.from_sequences([np.zeros(length, np.int64) for length in lengths])
+    query, key, value, given = (torch.randn(batch.total, 3, size) for _ in range(4))
     inputs = [part.bfloat16() for part in (query * sharpness, key, value)]
-    truth = gradients(F.scaled_dot_product_attention, [part.double() for part in inputs], given.bfloat16().double())
+    bucket = Bucket(lengths, 0)
+
+    def torchs(*parts: Tensor) -> Tensor:
+        contexts = [
+            F.scaled_dot_product_attention(*(part.transpose(0, 1)[None] for part in of_one))[0].transpose(0, 1)
+            for of_one in zip(*(batch.split(part) for part in parts), strict=True)
+        ]
+        return torch.cat(contexts)
+
+    def exactly(*parts: Tensor) -> Tensor:
+        return ReferenceAttention()(*parts, batch, 0.0)
+
+    truth = gradients(exactly, [part.double() for part in inputs], given.bfloat16().double())
     with products_in(torch.bfloat16, torch.device("cpu")):
-        ours = gradients(half_attention, inputs, given.bfloat16())
-    theirs = gradients(F.scaled_dot_product_attention, inputs, given.bfloat16())
+        ours = gradients(lambda *parts: half_attention(*parts, bucket), inputs, given.bfloat16())
+    theirs = gradients(torchs, inputs, given.bfloat16())
     for name, exact, mine, other in zip(("output", "query", "key", "value"), truth, ours, theirs, strict=True):
         assert mine.dtype == torch.bfloat16
         error, limit = ((part.double() - exact).square().mean().sqrt() for part in (mine, other))
         assert error <= 2 * limit, name
 
 
-def test_half_attention_is_for_many_short_sequences_in_bfloat16() -> None:
-    query = torch.empty(4096, 4, 64, dtype=torch.bfloat16)
-    assert pays_off(query, length=128, count=32)
-    assert not pays_off(query.float(), length=128, count=32)
-    assert not pays_off(query, length=512, count=8)
-    assert not pays_off(query, length=30, count=1)
-
-
-def test_rounded_scores_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounded_scores_would_be_noticed() -> None:
     """The same attention with scores in bfloat16, as plain autocast would have them, exceeds the limit."""
     torch.manual_seed(0)
     query, key, value = (torch.randn(4, 3, 128, 64).bfloat16() for _ in range(3))
     exact = F.scaled_dot_product_attention(query.double() * 4, key.double(), value.double())
-    rounded = ((query * 4 / 8) @ key.mT).softmax(-1) @ value
     kernel = F.scaled_dot_product_attention(query * 4, key, value)
-    mine = half_attention(query * 4, key, value)
-    wrong, theirs, ours = ((part.double() - exact).square().mean().sqrt() for part in (rounded, kernel, mine))
-    assert ours <= 2 * theirs < wrong
+    rounded = ((query * 4 / 8) @ key.mT).softmax(-1) @ value
+    theirs, wrong = ((part.double() - exact).square().mean().sqrt() for part in (kernel, rounded))
+    assert wrong > 2 * theirs
+
+
+@pytest.mark.parametrize("lengths", [(5, 6, 7, 7, 30, 31, 128, 128), (128,) * 9, (1,), (3, 90)])
+def test_packed_attention_in_bfloat16_equals_the_formula(
+    lengths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buckets of all sizes, with the threshold as it is and with none."""
+    torch.manual_seed(0)
+    batch = Batch.from_sequences([np.zeros(length, np.int64) for length in lengths])
+    parts = [torch.randn(batch.total, 2, 16).bfloat16() for _ in range(3)]
+    expected = ReferenceAttention()(*(part.double() for part in parts), batch, 0.0)
+    for threshold in (half.FEWEST_SCORES, 0):
+        monkeypatch.setattr(half, "FEWEST_SCORES", threshold)
+        torch.testing.assert_close(packed_attention(*parts, batch, 0.0).double(), expected, rtol=0.02, atol=0.02)
+
+
+def test_buckets_hold_every_sequence_once_and_little_padding() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        lengths = tuple(sorted(rng.integers(1, 200, rng.integers(1, 40)).tolist()))
+        found = buckets(lengths)
+        assert tuple(length for bucket in found for length in bucket.lengths) == lengths
+        assert [bucket.start for bucket in found] == [0, *np.cumsum([bucket.tokens for bucket in found])[:-1]]
+        for bucket in found:
+            padded = bucket.longest * len(bucket.lengths)
+            assert bucket.tokens >= (1 - half.MOST_PADDING) * padded
+
+
+def test_half_attention_is_for_many_short_sequences() -> None:
+    assert Bucket((128,) * 32, 0).pays_off(4)
+    assert not Bucket((512,) * 8, 0).pays_off(4)
+    assert not Bucket((30,), 0).pays_off(4)
 
 
 def test_products_in_bfloat16_leaves_the_process_as_it_was() -> None:

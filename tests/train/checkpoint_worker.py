@@ -35,8 +35,11 @@ def state(step: int) -> tuple[Bert, Optimizers]:
 
 
 def main() -> None:
-    """Write the checkpoints."""
+    """Say "ready", wait for a line, and write the checkpoints."""
     torch.set_num_threads(1)
+    state(0)  # whatever is loaded late is loaded now
+    print("ready", flush=True)
+    sys.stdin.readline()
     for step in STEPS:
         model, optimizers = state(step)
         save_checkpoint(Path(sys.argv[1]), model, optimizers, Progress(step=step), keep=1)

@@ -52,9 +52,9 @@ class TrainingOptions(Options):
     """Decides initial weights, order, masks and dropout."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    precision: PrecisionName = "auto"
-    """Type of the matrix products in training; weights and optimizer stay float32. By default bfloat16 where the
-    device multiplies it much faster (measured), else float32."""
+    precision: PrecisionName | None = None
+    """Type of the matrix products in training (weights and optimizer stay float32): float32, bfloat16, or auto =
+    bfloat16 where it is measured to be much faster. By default bfloat16 on CUDA, float32 on a CPU."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of the CPU; by default all or one, whichever is measured to be faster."""
     checkpoint_every: int | None = Field(default=None, ge=1)

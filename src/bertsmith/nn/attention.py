@@ -5,8 +5,8 @@ The encoder takes the attention as a callable, `Attention`. Two stand here:
 - `packed_attention`: `scaled_dot_product_attention` for each run of equally long neighbours in the batch.
   Such a run is a plain view of the packed matrix, so nothing is padded and nothing is copied; the loader
   sorts each batch by length to make the runs long. On CUDA, in half precision and without attention
-  dropout, one `varlen_attn` call does the whole batch; on a CPU in bfloat16 long runs of short sequences take
-  `half_attention`.
+  dropout, one `varlen_attn` call does the whole batch; on a CPU in bfloat16 many short sequences take
+  `half_attention`, which pads neighbours of nearly the same length to one.
 - `ReferenceAttention`: the formula, one sequence at a time. It keeps the probabilities; tests and attention
   maps use it.
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
-from bertsmith.nn.half_attention import half_attention, pays_off
+from bertsmith.nn.half_attention import buckets, half_attention
 from bertsmith.nn.linear import Linear
 
 Attention = Callable[[Tensor, Tensor, Tensor, Batch, float], Tensor]
@@ -67,22 +67,37 @@ class SelfAttention(nn.Module):
 
 
 def attention_path(query: Tensor, value: Tensor, dropout: float) -> str:
-    """Which kernel `packed_attention` takes for this input: `varlen_attn` or `sdpa`."""
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    alike = query.shape == value.shape
-    return "varlen_attn" if query.is_cuda and half and alike and dropout == 0.0 else "sdpa"
+    """How `packed_attention` computes this input: `varlen_attn`, `half_attention` (where it pays off) or `sdpa`."""
+    if dropout == 0.0 and query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+        return "varlen_attn" if query.shape == value.shape else "sdpa"
+    return "half_attention" if dropout == 0.0 and not query.is_cuda and query.dtype == torch.bfloat16 else "sdpa"
 
 
 def packed_attention(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float) -> Tensor:
-    """Attention within each sequence of the batch, without padding; see `Attention`."""
-    if attention_path(query, value, dropout) == "varlen_attn":
+    """Attention within each sequence of the batch; see `Attention`."""
+    path = attention_path(query, value, dropout)
+    if path == "varlen_attn":
         from torch.nn.attention.varlen import varlen_attn
 
         bounds, longest = batch.cu_seqlens, batch.max_seqlen
         context = varlen_attn(query, key, value, bounds, bounds, longest, longest)
         assert isinstance(context, Tensor)  # a tuple only when the log-sum-exp is asked for
         return context
-    runs = [(length, len(list(run))) for length, run in groupby(batch.lengths)]
+    if path == "sdpa":
+        return _by_runs(query, key, value, batch.lengths, dropout)
+    contexts = []
+    for bucket in buckets(batch.lengths):
+        q, k, v = (values[bucket.start : bucket.start + bucket.tokens] for values in (query, key, value))
+        if bucket.pays_off(heads=query.shape[1]):
+            contexts.append(half_attention(q, k, v, bucket))
+        else:
+            contexts.append(_by_runs(q, k, v, bucket.lengths, dropout))
+    return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+
+def _by_runs(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], dropout: float) -> Tensor:
+    """One `scaled_dot_product_attention` for each run of equally long sequences."""
+    runs = [(length, len(list(run))) for length, run in groupby(lengths)]
     sizes = [length * count for length, count in runs]
     contexts = []
     for (length, count), *parts in zip(
@@ -90,10 +105,7 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dr
     ):
         # [tokens, heads, size] -> [count, heads, length, size], a view
         q, k, v = (part.unflatten(0, (count, length)).transpose(1, 2) for part in parts)
-        if dropout == 0.0 and pays_off(query, length=length, count=count):
-            attended = half_attention(q, k, v)
-        else:
-            attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         contexts.append(attended.transpose(1, 2).flatten(0, 1))
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 

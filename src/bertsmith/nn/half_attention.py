@@ -1,17 +1,19 @@
-"""Attention in bfloat16 on a CPU, for many short sequences of one length: forward and backward in whole products.
+"""Attention in bfloat16 on a CPU, for many short sequences: forward and backward in whole products.
 
-torch's fused kernel goes through such a batch sequence by sequence, and its backward pass takes two to three times
-as long as these products (benchmarks/kernels.py). Scores and their gradients are float32, as inside the fused
-kernel, so that the error is the same; only what enters a product is rounded to bfloat16.
+torch's fused kernel goes through a batch sequence by sequence, and its backward pass takes two to three times as long
+as these products (benchmarks/kernels.py). Scores and their gradients are float32, as inside the fused kernel, so that
+the error is the same; only what enters a product is rounded to bfloat16.
 
     S = Q Kᵀ / √d    P = softmax(S)    O = P V                        Vaswani et al. 2017, equation 1
     dV = Pᵀ dO    dP = dO Vᵀ    dS = P ∘ (dP - rowsum(dO ∘ O)) / √d    dQ = dS K    dK = dSᵀ Q
 
-Not here: dropout of probabilities, sequences of several lengths.
+Neighbours of nearly the same length are padded to one (`Bucket`). Not here: dropout of probabilities.
 """
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,36 +25,103 @@ LONGEST = 256
 FEWEST_SCORES = 2**18
 """Below this number of scores (sequences x heads x length²) the fused kernel's single call is faster."""
 
-
-def pays_off(query: Tensor, *, length: int, count: int) -> bool:
-    """Whether `half_attention` is the faster way for `count` sequences of `length`; `query`: `[…, heads, size]`."""
-    if query.is_cuda or query.dtype != torch.bfloat16:
-        return False
-    return length <= LONGEST and count * query.shape[-2] * length**2 >= FEWEST_SCORES
+MOST_PADDING = 0.15
+"""A bucket is closed before more than this share of it would be padding."""
 
 
-def half_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """`[count, heads, length, size]` each, bfloat16 -> the same shape as `value`."""
-    flat = [part.flatten(0, 1) for part in (query, key, value)]
-    attended: Tensor = _Attention.apply(*flat)  # type: ignore[no-untyped-call]
-    return attended.view(*query.shape[:3], -1)
+@dataclass(frozen=True)
+class Bucket:
+    """Neighbouring sequences of a packed batch that are computed together."""
+
+    lengths: tuple[int, ...]
+    start: int
+    """Number of the first token in the batch."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return sum(self.lengths)
+
+    @property
+    def longest(self) -> int:
+        """Length that all are padded to."""
+        return max(self.lengths)
+
+    def pays_off(self, heads: int) -> bool:
+        """Whether this is the faster way."""
+        longest = self.longest
+        return longest <= LONGEST and len(self.lengths) * heads * longest**2 >= FEWEST_SCORES
+
+    @functools.cached_property
+    def is_real(self) -> Tensor | None:
+        """`[sequences, longest]`: where tokens are; None if all sequences are as long."""
+        if min(self.lengths) == self.longest:
+            return None
+        return torch.arange(self.longest) < torch.tensor(self.lengths)[:, None]
+
+    @functools.cached_property
+    def rows(self) -> Tensor | None:
+        """`[tokens]`: where each token stands in `[sequences · longest]`; None if all sequences are as long."""
+        return None if self.is_real is None else self.is_real.flatten().nonzero().flatten()
+
+    def padded(self, packed: Tensor) -> Tensor:
+        """`[tokens, heads, size]` -> `[sequences · heads, longest, size]`."""
+        count, longest = len(self.lengths), self.longest
+        if self.rows is not None:
+            packed = packed.new_zeros(count * longest, *packed.shape[1:]).index_copy(0, self.rows, packed)
+        return packed.view(count, longest, *packed.shape[1:]).transpose(1, 2).flatten(0, 1)
+
+    def packed(self, padded: Tensor) -> Tensor:
+        """`[sequences · heads, longest, size]` -> `[tokens, heads, size]`."""
+        count, longest = len(self.lengths), self.longest
+        dense = padded.view(count, -1, longest, padded.shape[-1]).transpose(1, 2).flatten(0, 1)
+        return dense if self.rows is None else dense.index_select(0, self.rows)
+
+    def is_padding(self, heads: int) -> Tensor | None:
+        """`[sequences · heads, 1, longest]`: keys that are no tokens; None if there are none."""
+        return None if self.is_real is None else (~self.is_real).repeat_interleave(heads, 0)[:, None]
+
+
+@functools.lru_cache(maxsize=4)
+def buckets(lengths: tuple[int, ...]) -> tuple[Bucket, ...]:
+    """Cut a batch's sequences, which the loader has sorted by length, into buckets; every layer asks for the same."""
+    found: list[Bucket] = []
+    first = start = 0
+    for end in range(1, len(lengths) + 1):
+        if end < len(lengths):
+            grown = lengths[first : end + 1]
+            if sum(grown) >= (1 - MOST_PADDING) * len(grown) * max(grown):
+                continue
+        found.append(Bucket(lengths[first:end], start))
+        start += found[-1].tokens
+        first = end
+    return tuple(found)
+
+
+def half_attention(query: Tensor, key: Tensor, value: Tensor, bucket: Bucket) -> Tensor:
+    """`[tokens, heads, size]` of a bucket's sequences, bfloat16 -> the same shape as `value`."""
+    parts = [bucket.padded(part) for part in (query, key, value)]
+    attended: Tensor = _Attention.apply(*parts, bucket.is_padding(query.shape[1]))  # type: ignore[no-untyped-call]
+    return bucket.packed(attended)
 
 
 class _Attention(torch.autograd.Function):
     """`[sequences, length, size]`; autocast is off inside, or it would round the scores."""
 
     @staticmethod
-    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor, is_padding: Tensor | None) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             scale = query.shape[-1] ** -0.5
-            scores = torch.bmm(query.float() * scale, key.float().mT)
+            scores = torch.bmm(query.float(), key.float().mT).mul_(scale)  # the product rounds query, not scores
+            if is_padding is not None:
+                scores.masked_fill_(is_padding, -torch.inf)
             probabilities = scores.softmax(-1).to(query.dtype)
             attended = torch.bmm(probabilities, value)
         context.save_for_backward(query, key, value, probabilities, attended)
         return attended
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, key, value, probabilities, attended = context.saved_tensors
         (given,) = gradients
         with torch.autocast("cpu", enabled=False):
@@ -61,4 +130,4 @@ class _Attention(torch.autograd.Function):
             shared = (given.float() * attended.float()).sum(-1, keepdim=True)
             of_scores = torch.bmm(given.float(), value.float().mT).sub_(shared).mul_(probabilities).mul_(scale)
             rounded = of_scores.to(query.dtype)
-            return torch.bmm(rounded, key), torch.bmm(rounded.mT, query), of_value
+            return torch.bmm(rounded, key), torch.bmm(rounded.mT, query), of_value, None

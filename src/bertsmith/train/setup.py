@@ -112,7 +112,9 @@ def set_up(
 
 
 def choose_precision(options: TrainingOptions, device: torch.device, ranks: Ranks) -> Literal["float32", "bfloat16"]:
-    """What the options say, or what rank 0 measures to be worth it."""
+    """What the options say; `auto` is what rank 0 measures to be worth it."""
+    if options.precision is None:
+        return "bfloat16" if device.type == "cuda" else "float32"
     if options.precision != "auto":
         return options.precision
     chosen: Literal["float32", "bfloat16"] = ranks.broadcast(fastest_precision(device) if ranks.is_first else "")

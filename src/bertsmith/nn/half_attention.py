@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ FEWEST_SCORES = 2**18
 
 MOST_PADDING = 0.15
 """A bucket is closed before more than this share of it would be padding."""
+
+ENOUGH_TOKENS = 1024
+"""Sequences of one length with so many tokens are a bucket of their own: padding costs copies."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +88,21 @@ class Bucket:
 
 @functools.lru_cache(maxsize=4)
 def buckets(lengths: tuple[int, ...]) -> tuple[Bucket, ...]:
-    """Cut a batch's sequences, which the loader has sorted by length, into buckets; every layer asks for the same."""
-    found: list[Bucket] = []
-    first = start = 0
-    for end in range(1, len(lengths) + 1):
-        if end < len(lengths):
-            grown = lengths[first : end + 1]
-            if sum(grown) >= (1 - MOST_PADDING) * len(grown) * max(grown):
-                continue
-        found.append(Bucket(lengths[first:end], start))
-        start += found[-1].tokens
-        first = end
-    return tuple(found)
+    """Cut a batch's sequences, which the loader has sorted by length, into buckets; every layer asks for the same.
+
+    `(60, 61, 128, … 128)` -> `(60, 61)` and `(128, … 128)`.
+    """
+    found: list[tuple[int, ...]] = []
+    for _, equal in groupby(lengths):
+        run = tuple(equal)
+        last = found[-1] if found else ()
+        is_full = max(sum(last), sum(run)) >= ENOUGH_TOKENS
+        if not last or is_full or sum(last + run) < (1 - MOST_PADDING) * len(last + run) * max(last + run):
+            found.append(run)
+        else:
+            found[-1] = last + run
+    starts = accumulate((sum(part) for part in found), initial=0)
+    return tuple(Bucket(part, start) for part, start in zip(found, starts, strict=False))
 
 
 def half_attention(query: Tensor, key: Tensor, value: Tensor, bucket: Bucket) -> Tensor:

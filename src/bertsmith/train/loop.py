@@ -324,7 +324,7 @@ def optimizer_step(run: Run, step: Step, figures: Figures, *, flags: Flags | Non
 def measure_step_seconds(run: Run, *, seconds: float) -> float:
     """Mean time of a step, from real steps that are undone afterwards (weights, optimizer, random state).
 
-    The first two steps are not counted: caches and memory are not warm yet.
+    The first half of the steps is not counted: memory is not laid out and kernels are not chosen yet.
     """
     weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     random_state = random_states(run.ranks)
@@ -333,7 +333,7 @@ def measure_step_seconds(run: Run, *, seconds: float) -> float:
     steps = run.loader.steps(run.progress.position)
     times: list[float] = []
     started = time.perf_counter()
-    while len(times) < 3 or run.ranks.broadcast(time.perf_counter() - started < seconds):
+    while len(times) < 4 or run.ranks.broadcast(time.perf_counter() - started < seconds):
         before = time.perf_counter()
         optimizer_step(run, next(steps), Figures())
         synchronize(run.model.device)
@@ -344,5 +344,5 @@ def measure_step_seconds(run: Run, *, seconds: float) -> float:
     run.model.zero_grad(set_to_none=True)
     set_random_states(random_state, run.ranks)
     run.progress = progress
-    counted = times[2:]
+    counted = times[len(times) // 2 :]
     return float(run.ranks.broadcast(sum(counted) / len(counted)))

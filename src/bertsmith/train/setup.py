@@ -25,7 +25,7 @@ from bertsmith.train.tracking import check_tensorboard, duration
 
 log = logging.getLogger("bertsmith")
 
-MEASURED_SECONDS = 5.0
+MEASURED_SECONDS = 8.0
 """How long `--minutes` measures, at most a tenth of the minutes."""
 
 THREADS_SECONDS = 1.5

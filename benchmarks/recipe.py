@@ -1,8 +1,8 @@
 """What the fast recipe is made of: the same few minutes of pretraining with one setting changed at a time.
 
 Each run is `bertsmith pretrain --recipe fast --objective none` on the novels of $BERTSMITH_DATA, 4 layers of width 256,
-vocabulary 8,000, sequences of 128; nothing else should run beside it. "Ours" is the recipe as it is, the mean of a run at
-the start and one at the end; a ratio above 1 says that the recipe's loss is lower than the changed one's.
+vocabulary 8,000, sequences of 128; nothing else should run beside it. "Ours" is the recipe as it is, the mean of a run
+at the start and one at the end; a ratio above 1 says that the recipe's loss is lower than the changed one's.
 
     python benchmarks/recipe.py [--quick] [--minutes 3] [--threads 2] [--work DIR]
 """

@@ -5,6 +5,8 @@ Sums, because accumulated micro-batches must give the gradient of the large batc
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,53 @@ from torch import Tensor
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """`[items, classes]` and `[items]` -> the sum of -ln p; no items give zero."""
     return F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels, reduction="sum")
+
+
+CHUNK = 2**21
+"""Logits that `vocabulary_cross_entropy` works on at a time: few enough to stay in a processor's cache."""
+
+
+def vocabulary_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """As `cross_entropy`, for so many classes that memory is what costs; also the class with the highest logit.
+
+    `logits` `[items, classes]` are used up: where a gradient is wanted, it takes their place, a chunk of rows at a
+    time, so that there is one such matrix instead of four. `backward` can therefore be called once.
+    """
+    result: tuple[Tensor, Tensor] = _VocabularyCrossEntropy.apply(logits, labels)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _VocabularyCrossEntropy(torch.autograd.Function):
+    """d loss / d logits = softmax(logits) - one-hot(labels)."""
+
+    @staticmethod
+    def forward(context: Any, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        wants_gradient, is_half = context.needs_input_grad[0], logits.dtype.itemsize < 4
+        losses, predicted = [], []
+        rows = max(1, CHUNK // logits.shape[1])
+        for chunk, labels_of in zip(torch.split(logits, rows), torch.split(labels, rows), strict=True):
+            part, right = chunk.float() if is_half else chunk, labels_of[:, None]
+            probabilities = part.softmax(-1)
+            highest = part.amax(-1)
+            # the highest logit's probability is no smaller than 1 / classes, so its logarithm is exact
+            log_sum = highest - probabilities.amax(-1).log()
+            losses.append(log_sum - part.gather(1, right)[:, 0])
+            predicted.append(part.argmax(-1))
+            if wants_gradient:
+                probabilities.scatter_add_(1, right, probabilities.new_full(right.shape, -1.0))
+                chunk.copy_(probabilities)
+        if wants_gradient:
+            context.gradient = logits
+        best = torch.cat(predicted)
+        context.mark_non_differentiable(best)
+        return torch.cat(losses).sum(), best
+
+    @staticmethod
+    def backward(context: Any, *given: Tensor) -> tuple[Tensor, None]:
+        if context.gradient is None:
+            raise RuntimeError("the gradient of vocabulary_cross_entropy has been used already")
+        gradient, context.gradient = context.gradient, None
+        return gradient.mul_(given[0]), None
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """A linear layer that multiplies float32 with the faster of torch's two CPU libraries.
 
 torch gives float32 products to MKL, which takes its AVX-512 code on Intel's processors only; on others with AVX-512
-oneDNN, which torch carries too and uses for bfloat16, is about twice as fast (benchmarks/kernels.py). The choice
+oneDNN, which torch carries too and uses for bfloat16, is 1.3 to 2 times as fast (benchmarks/kernels.py). The choice
 depends on the processor alone, so that a run resumed on the same machine computes the same bits.
 """
 

@@ -13,6 +13,7 @@ from bertsmith.data.loader import Dataset
 from bertsmith.data.ngrams import NGrams
 from bertsmith.models.bert import Bert
 from bertsmith.models.flops import encoder_flops, masked_lm_flops, pooled_flops
+from bertsmith.models.losses import vocabulary_cross_entropy
 from bertsmith.tasks.base import LossTerm, cross_entropy_term
 
 COLLAPSE_SHARE = 0.5
@@ -47,7 +48,8 @@ class PretrainTask:
         """See `Trainable`. Each term has its own labels, so no index is ignored by accident."""
         states = model.encoder(batch)
         logits = model.masked_lm_logits(states, batch.labels["mlm_positions"])
-        terms = {"mlm": cross_entropy_term(logits, batch.labels["mlm_labels"])}
+        total, predicted = vocabulary_cross_entropy(logits, batch.labels["mlm_labels"])
+        terms = {"mlm": LossTerm(total, predicted, batch.labels["mlm_labels"])}
         if self.pairs:
             follows = model.next_sentence_logits(states, batch)
             terms[self.objective] = cross_entropy_term(follows, batch.labels["next_sentence"])

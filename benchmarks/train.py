@@ -23,7 +23,7 @@ from torch import nn
 from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.models.bert import Bert
-from bertsmith.runtime import fastest_precision, measure_peak, products_in
+from bertsmith.runtime import fastest_precision, keep_memory, measure_peak, products_in
 from bertsmith.tasks.base import mean_losses
 from bertsmith.tasks.pretrain import PretrainTask
 from bertsmith.train.optim import make_optimizers
@@ -40,6 +40,7 @@ def main() -> None:
     arguments.add_argument("--shapes", nargs="+", default=["4x256", "4x512", "12x768"])
     chosen = arguments.parse_args()
     torch.set_num_threads(chosen.threads)
+    keep_memory()  # as our training does; both sides are in this process
     shapes = [tuple(map(int, shape.split("x"))) for shape in (chosen.shapes[:1] if chosen.quick else chosen.shapes)]
     precisions = [torch.float32]
     if fastest_precision(torch.device("cpu")) == "bfloat16":

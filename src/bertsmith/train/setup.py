@@ -12,7 +12,7 @@ from bertsmith.config.training import TrainingOptions
 from bertsmith.data.loader import Loader, Position
 from bertsmith.errors import InputError
 from bertsmith.models.bert import Bert
-from bertsmith.runtime import fastest_precision, measure_peak, set_threads
+from bertsmith.runtime import fastest_precision, keep_memory, measure_peak, set_threads
 from bertsmith.tasks.base import Trainable
 from bertsmith.train.checkpoint import load_checkpoint
 from bertsmith.train.directory import TrainingDirectory, clear
@@ -51,6 +51,7 @@ def set_up(
 ) -> Run:
     """A run ready to go on: from its checkpoint, from its saved plan at step 0, or planned anew and saved."""
     ranks = ranks or Ranks()
+    keep_memory()
     if options.fsdp and ranks.world_size == 1:
         raise InputError(
             "there is one process, so nothing to cut; leave it out, or start several: "

@@ -55,6 +55,7 @@ def main() -> None:
 
 def measure(layers: int, hidden: int, *, mixed: bool, precision: torch.dtype, quick: bool) -> list[dict[str, object]]:
     """Rows for one shape: the stock peer, and the peer that scores only the masked positions."""
+    torch._dynamo.reset()  # it gives up compiling after eight variants of a function; here are four
     shape = {
         "vocab_size": VOCABULARY,
         "hidden_size": hidden,

@@ -15,12 +15,7 @@ Text and SST-2 come from $BERTSMITH_DATA; `--quick` takes Python's own documenta
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import os
 import time
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -33,23 +28,17 @@ import transformers
 from bertsmith.bundle import load_bundle
 from bertsmith.config.finetune import ClassifyOptions
 from bertsmith.config.inference import EvaluateOptions
-from bertsmith.config.prepare import PrepareOptions
-from bertsmith.config.pretrain import PretrainOptions
-from bertsmith.config.tokenizer import TokenizerOptions
 from bertsmith.data.ngrams import NGrams
-from bertsmith.data.prepare import prepare
 from bertsmith.data.pretraining import PretrainingData, heldout_dataset
 from bertsmith.data.shards import open_shards
-from bertsmith.demo.corpus import write_corpus
 from bertsmith.evaluate import evaluate
 from bertsmith.tasks.pretrain import PretrainTask, evaluate_pretraining
 from bertsmith.tokenizer.directory import load_tokenizer
-from bertsmith.tokenizer.train import train_tokenizer
 from bertsmith.train.finetune import finetune_classify
 from bertsmith.train.pretrain import pretrain
+from novels import BATCH, HIDDEN, LAYERS, LENGTH, begin, done, our_options
 from report import finish, row
 
-LENGTH, BATCH, LAYERS, HIDDEN = 128, 32, 4, 256
 PEER_RATES = (1e-4, 3e-4, 1e-3)
 SEARCH_SHARE = 0.1
 """Each learning rate of the peer is tried for this share of the time, outside of the clock."""
@@ -58,21 +47,9 @@ SHARES = (1.0, 0.4, 0.25)
 
 def main() -> None:
     """Run what is not done yet, print a table and one JSON line."""
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--quick", action="store_true", help="seconds instead of minutes, on Python's documentation")
-    arguments.add_argument("--minutes", type=float, default=30.0)
-    arguments.add_argument("--threads", type=int, default=2)
-    arguments.add_argument("--work", type=Path, default=Path("runs/learn"))
-    chosen = arguments.parse_args()
-    logging.basicConfig(level=logging.WARNING)
+    chosen = begin("learn", minutes=30.0)
     transformers.logging.set_verbosity_error()
-    torch.set_num_threads(chosen.threads)
-    minutes = 0.1 if chosen.quick else chosen.minutes
-    work = chosen.work / ("quick" if chosen.quick else f"minutes-{minutes:g}")
-    work.mkdir(parents=True, exist_ok=True)
-    data = Path(os.environ.get("BERTSMITH_DATA", "../shared/data"))
-    text = prepare_text(work, data, quick=chosen.quick)
-
+    minutes, work, data, text = chosen.minutes, chosen.work, chosen.data, chosen.text
     found = done(work / "rate.json", lambda: search_rate(work, text, minutes * SEARCH_SHARE))
     done(work / "peer.json", lambda: train_peer(work / "peer", text, minutes, found))
     for share in SHARES:
@@ -89,32 +66,6 @@ def main() -> None:
         ours, theirs = (fine_tuned(work, data, which, chosen)["accuracy"] for which in ("ours-1.0", "peer"))
         rows.append(row("SST-2 test accuracy after equal fine-tuning", "Trainer's encoder", ours, theirs, "accuracy"))
     finish("learn", rows, more_versions={"transformers": transformers.__version__})
-
-
-def done(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result in `path`, computed if it is not there yet."""
-    if not path.is_file():
-        path.write_text(json.dumps(compute()))
-    result: dict[str, Any] = json.loads(path.read_text())
-    return result
-
-
-def prepare_text(work: Path, data: Path, *, quick: bool) -> dict[str, Path]:
-    """Tokenizer and shards; the held-out documents are in neither training."""
-    if quick:
-        (work / "data").mkdir(exist_ok=True)
-        write_corpus(work / "data")
-        source, vocabulary = work / "data" / "corpus.txt", 3000
-    else:
-        source, vocabulary = data / "corpora" / "novels_en_12mb.txt.gz", 8000
-    paths = {"source": source, "tokenizer": work / "tokenizer", "shards": work / "shards"}
-    if not paths["tokenizer"].is_dir():
-        train_tokenizer(
-            TokenizerOptions(files=(source,), out=paths["tokenizer"], vocab_size=vocabulary, max_length=LENGTH)
-        )
-    if not paths["shards"].is_dir():
-        prepare(PrepareOptions(files=(source,), tokenizer=paths["tokenizer"], out=paths["shards"]))
-    return paths
 
 
 def heldout(text: dict[str, Path]) -> PretrainingData:
@@ -145,22 +96,7 @@ def train_ours(out: Path, text: dict[str, Path], minutes: float, chosen: Any) ->
     The peer's clock, too, holds training alone.
     """
     started = time.perf_counter()
-    options = PretrainOptions(
-        data=text["shards"],
-        out=out,
-        recipe="fast",
-        objective="none",
-        layers=LAYERS,
-        hidden=HIDDEN,
-        positions=LENGTH,
-        max_length=LENGTH,
-        batch_size=BATCH,
-        minutes=minutes,
-        threads=chosen.threads,
-        eval_every=10**6,
-        overwrite=True,
-    )
-    report = pretrain(options)
+    report = pretrain(our_options(text, out, minutes=minutes, threads=chosen.threads))
     seconds = {"seconds": report["training_seconds"], "with_planning_and_evaluation": time.perf_counter() - started}
     return seconds | {"steps": report["steps"], "tokens": report["tokens"]}
 

@@ -9,17 +9,10 @@ at the start and one at the end; a ratio above 1 says that the recipe's loss is 
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from bertsmith.config.pretrain import PretrainOptions
 from bertsmith.train.pretrain import pretrain
-from learn import BATCH, HIDDEN, LAYERS, LENGTH, done, prepare_text
+from novels import begin, done, our_options
 from report import finish, row
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -43,53 +36,24 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Run what is not done yet, print a table and one JSON line."""
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--quick", action="store_true", help="seconds, two changes, on Python's documentation")
-    arguments.add_argument("--minutes", type=float, default=3.0)
-    arguments.add_argument("--threads", type=int, default=2)
-    arguments.add_argument("--work", type=Path, default=Path("runs/recipe"))
-    chosen = arguments.parse_args()
-    logging.basicConfig(level=logging.WARNING)
-    torch.set_num_threads(chosen.threads)
-    minutes = 0.1 if chosen.quick else chosen.minutes
-    work = chosen.work / ("quick" if chosen.quick else f"minutes-{minutes:g}")
-    work.mkdir(parents=True, exist_ok=True)
-    data = Path(os.environ.get("BERTSMITH_DATA", "../shared/data"))
-    shards = prepare_text(work, data, quick=chosen.quick)["shards"]
+    chosen = begin("recipe", minutes=3.0)
     changes = dict(list(CHANGES.items())[:2]) if chosen.quick else CHANGES
 
     def loss(name: str, change: dict[str, Any]) -> float:
-        result = done(work / f"{name}.json", lambda: trained(shards, work / "model", minutes, chosen.threads, change))
+        options = our_options(
+            chosen.text, chosen.work / "model", minutes=chosen.minutes, threads=chosen.threads, **change
+        )
+        result = done(chosen.work / f"{name}.json", lambda: pretrain(options))
         return float(result["heldout_mlm_loss"])
 
     first = loss("the recipe", {})
     changed = {name: loss(name, change) for name, change in changes.items()}
     again = loss("the recipe again", {})
     recipe = (first + again) / 2
-    rows = [row("seed noise and machine", "the recipe once more", first, again, "nats", lower_is_better=True)]
-    case = f"held-out MLM loss after {minutes:g} minutes"
+    rows = [row("noise of the machine", "the recipe once more", first, again, "nats", lower_is_better=True)]
+    case = f"held-out MLM loss after {chosen.minutes:g} minutes"
     rows += [row(case, name, recipe, theirs, "nats", lower_is_better=True) for name, theirs in changed.items()]
     finish("recipe", rows)
-
-
-def trained(shards: Path, out: Path, minutes: float, threads: int, change: dict[str, Any]) -> dict[str, Any]:
-    """The report of one run."""
-    options: dict[str, Any] = {
-        "data": shards,
-        "out": out,
-        "recipe": "fast",
-        "objective": "none",
-        "layers": LAYERS,
-        "hidden": HIDDEN,
-        "positions": LENGTH,
-        "max_length": LENGTH,
-        "batch_size": BATCH,
-        "minutes": minutes,
-        "threads": threads,
-        "eval_every": 10**6,
-        "overwrite": True,
-    }
-    return pretrain(PretrainOptions(**options | change))
 
 
 if __name__ == "__main__":

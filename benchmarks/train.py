@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,10 +24,11 @@ from torch import nn
 
 from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
+from bertsmith.data.loader import Position, Step
 from bertsmith.models.bert import Bert
-from bertsmith.runtime import fastest_precision, keep_memory, measure_peak, products_in
-from bertsmith.tasks.base import mean_losses
+from bertsmith.runtime import fastest_precision, keep_memory, measure_peak
 from bertsmith.tasks.pretrain import PretrainTask
+from bertsmith.train.loop import Figures, Plan, Run, optimizer_step
 from bertsmith.train.optim import make_optimizers
 from report import finish, row, table
 
@@ -125,21 +128,14 @@ def timed(step: Callable[[], None]) -> float:
 
 
 def our_step(shape: dict[str, object], batch: Batch, task: PretrainTask, precision: torch.dtype) -> Callable[[], None]:
-    """One training step here: forward, backward, clip, update."""
-    model = Bert(EncoderConfig(**shape), heads=task.heads)
+    """One training step here: what the training loop calls, its figures included."""
+    model = Bert(EncoderConfig(**shape), heads=task.heads).train()
+    kind = "float32" if precision == torch.float32 else "bfloat16"
+    plan = Plan(1, 0, 1, 1, 1e-4, "constant", 1.0, torch.get_num_threads(), 1.0, kind)
     optimizers = make_optimizers(model, name="adamw", learning_rate=1e-4, weight_decay=0.01)
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        with products_in(precision, model.device):
-            loss = mean_losses(task.loss(model, batch), task.counts(batch))
-            with torch.autocast("cpu", enabled=False):
-                loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-
-    return step
+    run = Run(model, task, optimizers, loader=None, plan=plan, directory=Path())
+    step = Step((batch,), after=Position(), examples=SEQUENCES, ends_epoch=False)
+    return partial(optimizer_step, run, step, Figures())
 
 
 def their_step(

@@ -10,8 +10,10 @@ whatever goes wrong on the machine while the work runs is a `RunError`.
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 MAX_LISTED = 20
 """How many errors of one file are printed before the rest is only counted."""
@@ -100,6 +102,14 @@ class ErrorCollector:
             raise self.errors[0]
         if self.total:
             raise InputErrors(self.errors, total=self.total)
+
+
+def import_extra(module: str, *, extra: str, field: str) -> Any:
+    """The module of an optional dependency. Raises `InputError` naming the flag that needs it and the extra."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(f'needs {module}: pip install "bertsmith[{extra}]"', field=field) from None
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from bertsmith.config.inference import DoctorOptions
+from bertsmith.config.training import Precision
 from bertsmith.errors import InputError
 
 PEAK_SIZES = (1024, 2048, 4096)
@@ -138,7 +139,7 @@ def _best_rate(place: torch.device, dtype: torch.dtype, *, size: int, seconds: f
     return best
 
 
-def fastest_precision(device: torch.device) -> Literal["float32", "bfloat16"]:
+def fastest_precision(device: torch.device) -> Precision:
     """bfloat16 if the device multiplies it at least `WORTH_ROUNDING` times as fast as float32.
 
     Processors without units for it take several times longer than for float32, so it is measured, in 0.2 seconds.

@@ -104,7 +104,7 @@ def test_intels_processors_keep_mkl(tmp_path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("lengths", [(128,) * 4, (33,) * 6, (100, 101, 110, 128), (256,), (1, 1, 2, 50)])
 @pytest.mark.parametrize(("sharpness", "size"), [(1.0, 64), (4.0, 48)])
 def test_half_attention_is_no_further_from_the_truth_than_twice_torchs_kernel(
-    lengths: tuple[int, ...], sharpness: float, size: int, monkeypatch: pytest.MonkeyPatch
+    lengths: tuple[int, ...], sharpness: float, size: int
 ) -> None:
     """Output and all gradients, of sequences as long as one another, and of padded ones."""
     torch.manual_seed(0)
@@ -202,7 +202,8 @@ import resource, sys, torch
 from bertsmith.runtime import keep_memory
 if sys.argv[1] == "keep":
     keep_memory()
-torch.ones(64_000_000 // 4)
+for _ in range(10):  # the heap finds its shape
+    torch.ones(64_000_000 // 4)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     torch.ones(64_000_000 // 4)
@@ -217,4 +218,4 @@ def test_kept_memory_is_used_again_instead_of_fetched_from_the_system() -> None:
     for mode in ("leave", "keep"):
         result = subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True)
         faults[mode] = int(result.stdout)
-    assert 5 * faults["keep"] < faults["leave"]
+    assert 50 * faults["keep"] < faults["leave"]

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from bertsmith.config.options import Options
 
 OptimizerName = Literal["adamw", "muon"]
-PrecisionName = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16"]
 ScheduleName = Literal["linear", "cosine", "wsd", "inverse-sqrt", "constant"]
 
 NOT_PART_OF_A_RUN = frozenset({"plan", "overwrite", "resume", "resume_from", "keep_checkpoints", "fsdp", "tensorboard"})
@@ -52,7 +52,7 @@ class TrainingOptions(Options):
     """Decides initial weights, order, masks and dropout."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    precision: PrecisionName | None = None
+    precision: Precision | Literal["auto"] | None = None
     """Type of the matrix products in training (weights and optimizer stay float32): float32, bfloat16, or auto =
     bfloat16 where it is measured to be much faster. By default bfloat16 on CUDA, float32 on a CPU."""
     threads: int | None = Field(default=None, ge=1)

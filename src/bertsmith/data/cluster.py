@@ -15,7 +15,7 @@ from typing import Any
 from bertsmith.config.prepare import PrepareOptions
 from bertsmith.data.blocks import file_blocks
 from bertsmith.data.encode import BlockEncoder, Encoded, EncoderSettings
-from bertsmith.errors import InputError, RunError
+from bertsmith.errors import InputError, RunError, import_extra
 
 RAY_BLOCK_BYTES = 8_000_000
 """Ray's own blocks, the unit of its tasks, are about so large."""
@@ -27,11 +27,8 @@ def encode_on_ray(options: PrepareOptions, settings: EncoderSettings, *, start: 
     Uses the running cluster (`RAY_ADDRESS`, or one on this machine), else one of `--threads` processes here.
     Raises `InputError` without the extra, and for bad text wherever it was read.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise InputError('--engine ray needs Ray: pip install "bertsmith[ray]"') from None
+    ray = import_extra("ray", extra="ray", field="--engine")
+    import_extra("ray.data", extra="ray", field="--engine")
     ours = not ray.is_initialized()
     if ours:
         _connect(ray, options.threads)

@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from bertsmith.errors import InputError
+from bertsmith.errors import import_extra
 
 PERMUTATIONS = 128
 SHINGLE = 5
@@ -26,11 +26,7 @@ class Signer:
 
     def __init__(self, similarity: float, *, seed: int) -> None:
         """Raises `InputError` if the extra is not installed."""
-        try:
-            import rensa
-        except ImportError:
-            raise InputError('--near-dedup needs rensa: pip install "bertsmith[dedup]"') from None
-        self.sign = rensa.RMinHash
+        self.sign = import_extra("rensa", extra="dedup", field="--near-dedup").RMinHash
         self.bands_of, self.rows = bands_and_rows(similarity)
         self.seed = seed
 

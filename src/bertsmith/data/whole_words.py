@@ -14,7 +14,7 @@ from itertools import groupby
 
 import numpy as np
 
-from bertsmith.errors import InputError
+from bertsmith.errors import import_extra
 from bertsmith.tokenizer.directory import TextTokenizer
 
 Segmenter = Callable[[str], Iterable[str]]
@@ -33,13 +33,7 @@ _CHINESE = (
 
 def chinese_segmenter() -> Segmenter:
     """rjieba's, which works offline. Raises `InputError` without the extra `[zh]`."""
-    try:
-        import rjieba
-    except ImportError:
-        raise InputError(
-            'words of Chinese need a segmenter: pip install "bertsmith[zh]"', field="--chinese-words"
-        ) from None
-    cut: Segmenter = rjieba.cut
+    cut: Segmenter = import_extra("rjieba", extra="zh", field="--chinese-words").cut
     return cut
 
 

@@ -17,8 +17,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels, reduction="sum")
 
 
-CHUNK = 2**21
-"""Logits that `vocabulary_cross_entropy` works on at a time: few enough to stay in a processor's cache."""
+CHUNK, DEVICE_CHUNK = 2**21, 2**28
+"""Logits that `vocabulary_cross_entropy` works on at a time: on a CPU few enough to stay in its cache, on a device so
+many that launching kernels does not count (1 GB in float32)."""
 
 
 def vocabulary_cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +39,7 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
     def forward(context: Any, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         wants_gradient, is_half = context.needs_input_grad[0], logits.dtype.itemsize < 4
         losses, predicted = [], []
-        rows = max(1, CHUNK // logits.shape[1])
+        rows = max(1, (CHUNK if logits.device.type == "cpu" else DEVICE_CHUNK) // logits.shape[1])
         for chunk, labels_of in zip(torch.split(logits, rows), torch.split(labels, rows), strict=True):
             part, right = chunk.float() if is_half else chunk, labels_of[:, None]
             probabilities = part.softmax(-1)

@@ -43,7 +43,6 @@ def _takes_onednn(values: Tensor, weight: Tensor) -> bool:
         and values.dtype == weight.dtype == torch.float32
         and values.device.type == "cpu"
         and type(values) is Tensor  # no shard, no tensor that is only traced
-        and isinstance(weight, Tensor)
         and weight.is_contiguous()
         and values.numel() > 0
         and not torch.is_autocast_enabled("cpu")

@@ -19,12 +19,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bertsmith.config.training import ScheduleName
+from bertsmith.config.training import Precision, ScheduleName
 from bertsmith.data.loader import Loader, Step
 from bertsmith.errors import Interrupted, RunError
 from bertsmith.models.bert import Bert
@@ -55,7 +55,7 @@ class Plan:
     """Threads of the CPU; resuming uses as many, for bitwise equal weights."""
     peak_flops: float
     """Measured matrix peak of rank 0 in `precision`, floating-point operations per second."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Type of the matrix products."""
 
     @property

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from bertsmith.config.training import TrainingOptions
+from bertsmith.config.training import Precision, TrainingOptions
 from bertsmith.data.loader import Loader, Position
-from bertsmith.errors import InputError
+from bertsmith.errors import InputError, import_extra
 from bertsmith.models.bert import Bert
 from bertsmith.runtime import fastest_precision, keep_memory, measure_peak, set_threads
 from bertsmith.tasks.base import Trainable
@@ -21,7 +21,7 @@ from bertsmith.train.loop import Plan, Run, measure_step_seconds
 from bertsmith.train.optim import make_optimizers
 from bertsmith.train.replica import make_replica
 from bertsmith.train.schedule import sketch
-from bertsmith.train.tracking import check_tensorboard, duration
+from bertsmith.train.tracking import duration
 
 log = logging.getLogger("bertsmith")
 
@@ -59,7 +59,7 @@ def set_up(
             field="--fsdp",
         )
     if options.tensorboard:
-        check_tensorboard()
+        import_extra("tensorboard", extra="track", field="--tensorboard")  # fails here, before anything is written
     model.encoder.gradient_checkpointing = options.gradient_checkpointing
     ranks.barrier()  # from here on rank 0 writes: every rank has looked at the directory as it was
     replica = make_replica(model, task, ranks, fsdp=options.fsdp)
@@ -112,13 +112,13 @@ def set_up(
     return run
 
 
-def choose_precision(options: TrainingOptions, device: torch.device, ranks: Ranks) -> Literal["float32", "bfloat16"]:
+def choose_precision(options: TrainingOptions, device: torch.device, ranks: Ranks) -> Precision:
     """What the options say; `auto` is what rank 0 measures to be worth it."""
     if options.precision is None:
         return "bfloat16" if device.type == "cuda" else "float32"
     if options.precision != "auto":
         return options.precision
-    chosen: Literal["float32", "bfloat16"] = ranks.broadcast(fastest_precision(device) if ranks.is_first else "")
+    chosen: Precision = ranks.broadcast(fastest_precision(device) if ranks.is_first else "")
     return chosen
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import sys
@@ -12,8 +11,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from bertsmith.errors import InputError
 
 log = logging.getLogger("bertsmith")
 
@@ -43,12 +40,6 @@ class SpikeWatch:
             self.variance = keep * (self.variance + (1 - keep) * away**2)
             self.lines += 1
         return spike
-
-
-def check_tensorboard() -> None:
-    """Raise `InputError` without the extra `[track]`."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise InputError('needs tensorboard: pip install "bertsmith[track]"', field="--tensorboard")
 
 
 class Events:

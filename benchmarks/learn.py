@@ -123,25 +123,34 @@ class Blocks(torch.utils.data.Dataset):
 
 
 class Clock(transformers.TrainerCallback):
-    """Ends a training when its time is over."""
+    """Ends a training when its time is over, and knows how long its steps took."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.times: list[float] = []
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Start the clock."""
-        self.started = time.perf_counter()
+        self.times = [time.perf_counter()]
 
     def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
-        """Stop when time is up."""
-        control.should_training_stop = time.perf_counter() - self.started >= self.seconds
+        """Stop when time is up; what already says to stop, for the steps are done, stays so."""
+        self.times.append(time.perf_counter())
+        if self.times[-1] - self.times[0] >= self.seconds:
+            control.should_training_stop = True
         return control
+
+    @property
+    def step_seconds(self) -> float:
+        """Mean of the second half of the steps: at first memory is not laid out yet."""
+        half = len(self.times) // 2
+        return (self.times[-1] - self.times[half]) / max(len(self.times) - 1 - half, 1)
 
 
 def run_trainer(
     text: dict[str, Path], out: Path, *, rate: float, steps: int, seconds: float, half: bool
-) -> tuple[Any, int]:
-    """A Trainer's run of at most `steps` steps and `seconds`; the model, and the steps done."""
+) -> tuple[Any, Clock]:
+    """A Trainer's run of at most `steps` steps and `seconds`; the model, and its clock."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(text["tokenizer"])
     torch.manual_seed(0)
     config = transformers.BertConfig(
@@ -176,14 +185,13 @@ def run_trainer(
         model=model, args=arguments, train_dataset=Blocks(text), data_collator=collator, callbacks=[clock]
     )
     trainer.train()
-    return model, int(trainer.state.global_step)
+    return model, clock
 
 
 def steps_in(text: dict[str, Path], out: Path, seconds: float, *, half: bool) -> int:
     """How many steps the peer makes in `seconds`: from a short run, so that its schedule ends with the clock."""
-    probe = min(20.0, seconds / 4)
-    _, steps = run_trainer(text, out, rate=1e-4, steps=10_000_000, seconds=probe, half=half)
-    return max(2, int(steps / probe * seconds))
+    _, clock = run_trainer(text, out, rate=1e-4, steps=10_000_000, seconds=min(30.0, seconds / 4), half=half)
+    return max(2, round(seconds / clock.step_seconds))
 
 
 def search_rate(work: Path, text: dict[str, Path], minutes: float) -> dict[str, Any]:
@@ -205,11 +213,9 @@ def train_peer(out: Path, text: dict[str, Path], minutes: float, found: dict[str
     """The peer's run, as `search_rate` found it."""
     half = found["bfloat16"]
     steps = steps_in(text, out, minutes * 60, half=half)
-    started = time.perf_counter()
-    model, made = run_trainer(text, out, rate=found["learning_rate"], steps=steps, seconds=minutes * 60, half=half)
-    seconds = time.perf_counter() - started
+    model, clock = run_trainer(text, out, rate=found["learning_rate"], steps=steps, seconds=minutes * 60, half=half)
     save_and_measure(model, out, text)
-    return {"seconds": seconds, "steps": made, "planned_steps": steps}
+    return {"seconds": clock.times[-1] - clock.times[0], "steps": len(clock.times) - 1, "planned_steps": steps}
 
 
 def save_and_measure(model: Any, out: Path, text: dict[str, Path]) -> float:

@@ -128,13 +128,15 @@ def test_norms_and_biases_do_not_decay(dataset) -> None:
         assert all((p.dim() > 1) == (group["weight_decay"] > 0) for p in group["params"])
 
 
-def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else(dataset) -> None:
+def test_muon_takes_the_matrices_on_hidden_states_and_nothing_else(dataset) -> None:
     run = make_run(dataset, micro_batch=32, optimizer="muon")
     names = {parameter: name for name, parameter in run.model.named_parameters()}
     muon = next(optimizer for optimizer in run.optimizers if isinstance(optimizer, Muon))
     taken = {names[p]: group["parts"] for group in muon.param_groups for p in group["params"]}
-    assert len(taken) == 2 * 4
-    assert all(".blocks." in name and name.endswith("weight") and "norm" not in name for name in taken)
+    heads = {"pooler.dense.weight", "masked_lm.dense.weight", "next_sentence.linear.weight"}
+    assert {name for name in taken if ".blocks." not in name} == heads
+    assert len(taken) == 2 * 4 + len(heads)
+    assert all(name.endswith("weight") and "norm" not in name for name in taken)
     assert {name for name, parts in taken.items() if len(parts) == 3} == {
         f"encoder.blocks.{i}.attention.qkv.weight" for i in range(2)
     }

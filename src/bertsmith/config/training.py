@@ -39,7 +39,7 @@ class TrainingOptions(Options):
     learning_rate: float = Field(default=1e-4, gt=0)
     """Highest learning rate."""
     optimizer: OptimizerName = "adamw"
-    """adamw, or muon: Muon for the matrices of the blocks, AdamW for the rest."""
+    """adamw, or muon: Muon for the matrices of blocks and heads, AdamW for embeddings, norms and biases."""
     schedule: ScheduleName = "linear"
     """Course of the learning rate after the warm-up."""
     warmup: float = Field(default=0.1, ge=0, lt=1)

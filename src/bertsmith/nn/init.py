@@ -1,11 +1,17 @@
-"""How weights start: BERT's truncated normal (google-research/bert, `create_initializer`), and sinusoids."""
+"""How weights start: BERT's truncated normal (google-research/bert, `create_initializer`), sines, neighbours."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from bertsmith.nn.attention import SelfAttention
 from bertsmith.nn.norm import StdNorm
+
+NEIGHBOURS = (-1, 1, -2, 2)
+"""Where the heads of a block look at first, in their order; further heads start as all weights do."""
+NEIGHBOUR_SCORE = 12.0
+"""Attention score of the right neighbour at the start, before what tokens add to it by chance."""
 
 
 def initialize(module: nn.Module, *, std: float, kind: str = "normal") -> None:
@@ -52,3 +58,37 @@ def sinusoidal_(table: Tensor, *, std: float) -> None:
     """
     waves = sinusoids(*table.shape)
     table.copy_(waves * (std / waves.std()))
+
+
+def shifted_sines(width: int, head_size: int, offset: int) -> tuple[Tensor, Tensor]:
+    """Matrices (query, key), each `[head_size, width]`, of a head that looks `offset` tokens ahead (behind, if negative).
+
+    The key is the fastest `head_size` waves of the position; the query is the same waves `offset` tokens on, which a
+    rotation of each pair of sine and cosine gives (Vaswani et al. 2017, section 3.5). Their product is highest where
+    the key stands at the query's position plus `offset`. An odd size leaves its last row zero.
+    """
+    query, key = torch.zeros(head_size, width), torch.zeros(head_size, width)
+    pairs = min(head_size, width) // 2
+    angles = offset * 10000.0 ** (-torch.arange(0, 2 * pairs, 2, dtype=torch.float32) / width)
+    sine, cosine = 2 * torch.arange(pairs), 2 * torch.arange(pairs) + 1
+    key[sine, sine] = key[cosine, cosine] = 1.0
+    query[sine, sine] = query[cosine, cosine] = angles.cos()
+    query[sine, cosine], query[cosine, sine] = angles.sin(), -angles.sin()
+    return query, key
+
+
+@torch.no_grad()
+def attend_to_neighbours_(attention: SelfAttention, *, position_share: float) -> None:
+    """Let each head start as one that looks at a neighbour: -1, +1, -2, +2, …, as far as `NEIGHBOURS` go.
+
+    `position_share`: mean square of what positions add to a value of the input. The weights are scaled so that the
+    score of the right neighbour is `NEIGHBOUR_SCORE`. A start, not a constraint: heads learn to look elsewhere. As
+    Zheng, Li and Lucey 2024 ("Structured initialization for attention in vision transformers") do for images.
+    """
+    keys, width = attention.sizes[0], attention.qkv.weight.shape[1]
+    size = keys // attention.heads
+    gain = (NEIGHBOUR_SCORE / (size**0.5 * position_share)) ** 0.5
+    for head, offset in zip(range(attention.heads), NEIGHBOURS, strict=False):
+        query, key = shifted_sines(width, size, offset)
+        attention.qkv.weight[head * size : (head + 1) * size] = gain * query
+        attention.qkv.weight[keys + head * size : keys + (head + 1) * size] = gain * key

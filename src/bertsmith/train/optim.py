@@ -1,4 +1,4 @@
-"""The optimizers: AdamW, fused, without decay on norms and biases; and Muon for the matrices of the blocks.
+"""The optimizers: AdamW, fused, without decay on norms and biases; and Muon for the matrices of blocks and heads.
 
 Muon (Jordan et al. 2024) replaces the gradient's momentum by the nearest semi-orthogonal matrix, so that every
 direction of a weight matrix learns at the same pace. Small models on little text learn in far fewer tokens with it.
@@ -31,14 +31,13 @@ def make_optimizers(
 ) -> tuple[torch.optim.Optimizer, ...]:
     """`adamw`: AdamW (Loshchilov and Hutter 2019), betas 0.9 and 0.999, eps 1e-6 as google-research/bert has it.
 
-    `muon`: Muon for the matrices of the blocks, AdamW for embeddings, heads, norms and biases. Matrices decay,
+    `muon`: Muon for the matrices that `is_hidden_matrix` tells, AdamW for the others, norms and biases. Matrices decay,
     one-dimensional parameters do not. Parameters that need no gradient are left out. `precision` is that of Muon's
     products; all states are float32.
     """
     trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
-    is_hidden = {key: name == "muon" and ".blocks." in key and value.dim() == 2 for key, value in trained.items()}
-    hidden = [(key, value) for key, value in trained.items() if is_hidden[key]]
-    others = [value for key, value in trained.items() if not is_hidden[key]]
+    hidden = {key: value for key, value in trained.items() if name == "muon" and is_hidden_matrix(key, value)}
+    others = [value for key, value in trained.items() if key not in hidden]
     groups = [
         {"params": [p for p in others if p.dim() > 1], "weight_decay": weight_decay},
         {"params": [p for p in others if p.dim() <= 1], "weight_decay": 0.0},
@@ -51,10 +50,19 @@ def make_optimizers(
         f"{key}.qkv.weight": part.sizes for key, part in model.named_modules() if isinstance(part, SelfAttention)
     }
     by_parts: dict[tuple[int, ...], list[nn.Parameter]] = {}
-    for key, value in hidden:
+    for key, value in hidden.items():
         by_parts.setdefault(stacked.get(key, (len(value),)), []).append(value)
     parts = [{"params": values, "parts": list(sizes)} for sizes, values in by_parts.items()]
     return (adamw, Muon(parts, learning_rate=learning_rate, weight_decay=weight_decay, precision=precision))
+
+
+def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether it multiplies hidden states: all matrices but the tables, and the decoder, of the vocabulary.
+
+    The heads' too. With AdamW at Muon's learning rate a pooler saturates within a few steps: the vectors of [CLS] are
+    nearly parallel at first, so that the gradient of its matrix is of rank one, and AdamW makes all entries move alike.
+    """
+    return parameter.dim() == 2 and ".embeddings." not in name and not name.startswith("masked_lm.decoder.")
 
 
 def set_learning_rate(optimizers: tuple[torch.optim.Optimizer, ...], learning_rate: float) -> None:

@@ -11,7 +11,7 @@ from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.errors import InputError
 from bertsmith.models.bert import Bert
-from bertsmith.nn.init import initialize, sinusoidal_, sinusoids
+from bertsmith.nn.init import initialize, shifted_sines, sinusoidal_, sinusoids
 
 CONFIG = EncoderConfig(
     vocab_size=500, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, intermediate_size=96, pad_token_id=3
@@ -86,3 +86,14 @@ def test_a_sequence_beyond_the_positions_is_refused_with_both_numbers(kind: str)
     model = Bert(EncoderConfig(**CONFIG.model_dump() | {"max_position_embeddings": 4, "position_kind": kind}))
     with pytest.raises(InputError, match="a sequence has 5 tokens, the model has 4 positions"):
         model.encoder(Batch.from_dense(torch.ones(1, 5, dtype=torch.long)))
+
+
+@pytest.mark.parametrize(("width", "size"), [(32, 16), (33, 7), (8, 16)])
+@pytest.mark.parametrize("offset", [-2, -1, 0, 1, 2])
+def test_the_product_of_shifted_sines_is_highest_at_the_offset(width: int, size: int, offset: int) -> None:
+    query, key = shifted_sines(width, size, offset)
+    waves = sinusoids(40, width)
+    scores = (waves @ query.T) @ (waves @ key.T).T
+    places = torch.arange(5, 35)
+    assert torch.equal(scores[5:35].argmax(1), places + offset)
+    assert scores[5:35].amax(1) == pytest.approx(min(size, width) // 2, abs=1e-4)

@@ -9,12 +9,17 @@ import torch
 from safetensors.torch import load_file
 
 import bertsmith
+from bertsmith.batch import Batch
 from bertsmith.bundle import load_bundle
 from bertsmith.config.finetune import ClassifyOptions
 from bertsmith.errors import InputError
+from bertsmith.nn.attention import ReferenceAttention
+from bertsmith.nn.init import NEIGHBOURS
 from bertsmith.presets import LAYOUTS
+from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.train.finetune import finetune_classify
 from bertsmith.train.pretrain import pretrain
+from bertsmith.train.start import starting_model
 from tests.conftest import tiny_pretraining
 
 
@@ -30,6 +35,31 @@ def test_every_layout_is_pretrained_saved_and_used(layout: str, shards_dir: Path
     finetune_classify(ClassifyOptions(model=str(tmp_path / "encoder"), **options))
     answer = bertsmith.load(tmp_path / "classifier", device="cpu").predict(["a dog"])[0]
     assert answer["label"] in ("cat", "dog")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_heads_start_by_looking_at_the_tokens_beside(layout: str, shards_dir: Path, tmp_path: Path) -> None:
+    changes = {"layout": layout, "hidden": 256, "positions": 64}
+    options = tiny_pretraining(shards_dir, tmp_path, position_init="sinusoidal", attention_init="neighbours", **changes)
+    tokenizer = load_tokenizer(shards_dir / "tokenizer")
+    model = starting_model(options, tokenizer, heads=("masked_lm",)).eval()
+    attention = ReferenceAttention()
+    ids = torch.randint(5, tokenizer.vocab_size, (8, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.encoder(Batch.from_dense(ids), attention=attention)
+    probabilities = torch.stack(attention.probabilities[0]).mean(0)
+    for head, offset in enumerate(NEIGHBOURS):
+        places = torch.arange(4, 60)
+        by_offset = {shift: probabilities[head, places, places + shift].mean().item() for shift in range(-4, 5)}
+        assert max(by_offset, key=lambda shift: by_offset[shift]) == offset
+        assert by_offset[offset] > 3 / 64, "more than looking everywhere alike"
+
+
+def test_neighbours_are_not_found_without_sines(shards_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--position-init sinusoidal, or --attention-init normal"):
+        tiny_pretraining(shards_dir, tmp_path, recipe="fast", position_init="normal")
+    original = tiny_pretraining(shards_dir, tmp_path, attention_init="neighbours", layout="original")
+    assert original.position_init == "normal"
 
 
 def test_recomputed_activations_change_nothing_in_a_run(shards_dir: Path, tmp_path: Path) -> None:

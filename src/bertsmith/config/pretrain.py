@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bertsmith.config.training import TrainingOptions
-from bertsmith.presets import RECIPES, LayoutName, RecipeName, SizeName
+from bertsmith.presets import LAYOUTS, RECIPES, LayoutName, RecipeName, SizeName
 
 
 class PretrainOptions(TrainingOptions):
@@ -45,6 +45,8 @@ class PretrainOptions(TrainingOptions):
     """Standard deviation of the truncated normal that weights start from."""
     position_init: Literal["normal", "sinusoidal"] = "normal"
     """How the learned positions start: as all weights do, or as sines, which small texts learn faster from."""
+    attention_init: Literal["normal", "neighbours"] = "normal"
+    """How the attention of a new model starts: as all weights do, or with heads that look at the tokens beside."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on hidden states and attention probabilities."""
     mask_rate: float = Field(default=0.15, gt=0, lt=1)
@@ -74,6 +76,12 @@ class PretrainOptions(TrainingOptions):
             for name in ("size", "layout", "layers", "hidden", "positions", "hidden_act"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"--{name.replace('_', '-')} is for a new model; --model has a shape of its own")
+        has_sines = "sinusoidal" in (self.position_init, LAYOUTS[self.layout or "bert"].get("position_kind"))
+        if self.model is None and self.attention_init == "neighbours" and not has_sines:
+            raise ValueError(
+                "--attention-init neighbours finds the tokens beside by sines: --position-init sinusoidal, "
+                "or --attention-init normal"
+            )
         if self.chinese_words and self.masking == "tokens":
             raise ValueError("--chinese-words is for --masking words or spans")
         return self

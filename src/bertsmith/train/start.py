@@ -16,12 +16,15 @@ from bertsmith.config.pretrain import PretrainOptions
 from bertsmith.errors import InputError
 from bertsmith.models.bert import Bert
 from bertsmith.models.surgery import extend_vocabulary
-from bertsmith.nn.init import initialize, sinusoidal_
+from bertsmith.nn.init import attend_to_neighbours_, initialize, sinusoidal_
 from bertsmith.presets import LAYOUTS, SIZES, size_fields
 from bertsmith.tokenizer.directory import TextTokenizer
 from bertsmith.tokenizer.extend import old_pieces
 
 log = logging.getLogger("bertsmith")
+
+POSITION_SCALE = 2.0
+"""Deviation of positions that start as sines, in those of the other weights: attention finds places by them."""
 
 
 def starting_model(options: PretrainOptions, tokenizer: TextTokenizer, *, heads: tuple[str, ...]) -> Bert:
@@ -33,8 +36,24 @@ def starting_model(options: PretrainOptions, tokenizer: TextTokenizer, *, heads:
     if options.init != "normal":
         initialize(model, std=options.initializer_range, kind=options.init)
     if options.position_init == "sinusoidal" and model.config.position_kind == "learned":
-        sinusoidal_(model.encoder.embeddings.positions.weight, std=options.initializer_range)
+        sinusoidal_(model.encoder.embeddings.positions.weight, std=POSITION_SCALE * options.initializer_range)
+    if options.attention_init == "neighbours":
+        share = position_share(model)
+        for block in model.encoder.blocks:
+            attend_to_neighbours_(block.attention, position_share=share)
     return model
+
+
+def position_share(model: Bert) -> float:
+    """Mean square of what positions add to a value that the first block's attention reads: of 1, if it is normed."""
+    tables, config = model.encoder.embeddings, model.config
+    positions = tables.positions.weight.square().mean()
+    if config.norm_position == "post" and not config.embedding_norm:
+        return float(positions)
+    others = (tables.tokens.weight * tables.scale).square().mean()
+    if tables.segments is not None:
+        others = others + tables.segments.weight.square().mean()
+    return float(positions / (positions + others))
 
 
 def continued(bundle: Bundle, options: PretrainOptions, tokenizer: TextTokenizer, *, heads: tuple[str, ...]) -> Bert:

@@ -6,7 +6,7 @@ rate is the best of three, and its precision the faster of float32 and bfloat16,
 is not searched). Both are then measured by the same code on held-out documents whose masks are drawn once, and saved
 beside the models; and fine-tuned alike on SST-2.
 
-Ours runs for the whole time, and for 40 % and 25 % of it: is the Trainer's final loss reached by then?
+Ours runs for the time that the Trainer took, and for 40 % and 25 % of it: is the Trainer's final loss reached by then?
 
     python benchmarks/learn.py [--quick] [--minutes 30] [--threads 2] [--work DIR]     (goes on where it was stopped)
 
@@ -51,16 +51,16 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     minutes, work, data, text = chosen.minutes, chosen.work, chosen.data, chosen.text
     found = done(work / "rate.json", lambda: search_rate(work, text, minutes * SEARCH_SHARE))
-    done(work / "peer.json", lambda: train_peer(work / "peer", text, minutes, found))
+    spent = done(work / "peer.json", lambda: train_peer(work / "peer", text, minutes, found))["seconds"] / 60
     for share in SHARES:
-        done(work / f"ours-{share}.json", partial(train_ours, work / f"ours-{share}", text, minutes * share, chosen))
+        done(work / f"ours-{share}.json", partial(train_ours, work / f"ours-{share}", text, spent * share, chosen))
     peer = measure(work / "peer", text)
     settings = f"learning rate {found['learning_rate']:g}, {'bfloat16' if found['bfloat16'] else 'float32'}"
     name = f"Trainer after all of it ({settings}); unigram {peer['unigram_loss']:.3f}"
     rows = []
     for share in SHARES:
         ours = measure(work / f"ours-{share}", text)["heldout_mlm_loss"]
-        case = f"held-out MLM loss after {share:.0%} of {minutes:g} minutes"
+        case = f"held-out MLM loss after {share:.0%} of {spent:.1f} minutes"
         rows.append(row(case, name, ours, peer["heldout_mlm_loss"], "nats", lower_is_better=True))
     if not chosen.quick:
         ours, theirs = (fine_tuned(work, data, which, chosen)["accuracy"] for which in ("ours-1.0", "peer"))

@@ -96,7 +96,7 @@ def _with_heads(model: Bert, config: EncoderConfig) -> Bert:
     for layer in range(config.num_hidden_layers):
         name = f"encoder.blocks.{layer}.attention"
         had, has = model.config.kept_heads(layer), config.kept_heads(layer)
-        sizes = _attention(model, layer).sizes
+        sizes = attention_of(model, layer).sizes
         for kind in ("weight", "bias"):
             parts = state[f"{name}.qkv.{kind}"].split(sizes)
             state[f"{name}.qkv.{kind}"] = torch.cat([_select(part, had, has) for part in parts])
@@ -124,7 +124,8 @@ def freeze(model: Bert, layers: int) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _attention(model: Bert, layer: int) -> SelfAttention:
+def attention_of(model: Bert, layer: int) -> SelfAttention:
+    """The attention of block `layer`."""
     attention = model.encoder.blocks[layer].get_submodule("attention")
     assert isinstance(attention, SelfAttention)
     return attention

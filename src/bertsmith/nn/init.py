@@ -61,7 +61,7 @@ def sinusoidal_(table: Tensor, *, std: float) -> None:
 
 
 def shifted_sines(width: int, head_size: int, offset: int) -> tuple[Tensor, Tensor]:
-    """Matrices (query, key), each `[head_size, width]`, of a head that looks `offset` tokens ahead (behind, if negative).
+    """Matrices (query, key), each `[head_size, width]`, of a head that looks `offset` tokens on (or back).
 
     The key is the fastest `head_size` waves of the position; the query is the same waves `offset` tokens on, which a
     rotation of each pair of sine and cosine gives (Vaswani et al. 2017, section 3.5). Their product is highest where
@@ -82,7 +82,8 @@ def attend_to_neighbours_(attention: SelfAttention, *, position_share: float) ->
     """Let each head start as one that looks at a neighbour: -1, +1, -2, +2, …, as far as `NEIGHBOURS` go.
 
     `position_share`: mean square of what positions add to a value of the input. The weights are scaled so that the
-    score of the right neighbour is `NEIGHBOUR_SCORE`. A start, not a constraint: heads learn to look elsewhere. As
+    score of the right neighbour is `NEIGHBOUR_SCORE`; what tokens have in common adds to it, so that a head sees its
+    own place too. A start, not a constraint: heads learn to look elsewhere. As
     Zheng, Li and Lucey 2024 ("Structured initialization for attention in vision transformers") do for images.
     """
     keys, width = attention.sizes[0], attention.qkv.weight.shape[1]

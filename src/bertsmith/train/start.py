@@ -15,7 +15,7 @@ from bertsmith.config.encoder import EncoderConfig, shape_problem
 from bertsmith.config.pretrain import PretrainOptions
 from bertsmith.errors import InputError
 from bertsmith.models.bert import Bert
-from bertsmith.models.surgery import extend_vocabulary
+from bertsmith.models.surgery import attention_of, extend_vocabulary
 from bertsmith.nn.init import attend_to_neighbours_, initialize, sinusoidal_
 from bertsmith.presets import LAYOUTS, SIZES, size_fields
 from bertsmith.tokenizer.directory import TextTokenizer
@@ -39,11 +39,12 @@ def starting_model(options: PretrainOptions, tokenizer: TextTokenizer, *, heads:
         sinusoidal_(model.encoder.embeddings.positions.weight, std=POSITION_SCALE * options.initializer_range)
     if options.attention_init == "neighbours":
         share = position_share(model)
-        for block in model.encoder.blocks:
-            attend_to_neighbours_(block.attention, position_share=share)
+        for layer in range(model.config.num_hidden_layers):
+            attend_to_neighbours_(attention_of(model, layer), position_share=share)
     return model
 
 
+@torch.no_grad()
 def position_share(model: Bert) -> float:
     """Mean square of what positions add to a value that the first block's attention reads: of 1, if it is normed."""
     tables, config = model.encoder.embeddings, model.config

@@ -31,8 +31,8 @@ PEAK_SIZES = (1024, 2048, 4096)
 PEAK_SECONDS = 0.5
 """How long each size runs; its fastest repetition counts."""
 
-PROBE_SIZE, PROBE_SECONDS = 1024, 0.1
-"""Edge of the square products that compare two types, and how long each type runs."""
+PROBE_SIZE, PROBE_ROUNDS, PROBE_SECONDS = 1024, 4, 0.08
+"""Edge of the square products that compare two types, how often each type has its turn, and how long that is."""
 
 WORTH_ROUNDING = 1.5
 """How many times faster bfloat16 must multiply than float32 to be chosen."""
@@ -142,12 +142,13 @@ def _best_rate(place: torch.device, dtype: torch.dtype, *, size: int, seconds: f
 def fastest_precision(device: torch.device) -> Precision:
     """bfloat16 if the device multiplies it at least `WORTH_ROUNDING` times as fast as float32.
 
-    Processors without units for it take several times longer than for float32, so it is measured, in 0.2 seconds.
+    Processors without units for it take several times longer than for float32, so it is measured, for half a second; in
+    turns, because another process may take the cores for a moment.
     """
-    rates = {
-        dtype: _best_rate(device, dtype, size=PROBE_SIZE, seconds=PROBE_SECONDS)
-        for dtype in (torch.float32, torch.bfloat16)
-    }
+    rates = dict.fromkeys((torch.float32, torch.bfloat16), 0.0)
+    for _ in range(PROBE_ROUNDS):
+        for dtype, best in rates.items():
+            rates[dtype] = max(best, _best_rate(device, dtype, size=PROBE_SIZE, seconds=PROBE_SECONDS))
     return "bfloat16" if rates[torch.bfloat16] >= WORTH_ROUNDING * rates[torch.float32] else "float32"
 
 

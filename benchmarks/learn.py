@@ -147,7 +147,7 @@ class Clock(transformers.TrainerCallback):
     @property
     def step_seconds(self) -> float:
         """Mean of the second half of the steps: at first memory is not laid out yet."""
-        half = len(self.times) // 2
+        half = (len(self.times) - 1) // 2
         return (self.times[-1] - self.times[half]) / max(len(self.times) - 1 - half, 1)
 
 

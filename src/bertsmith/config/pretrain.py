@@ -44,7 +44,7 @@ class PretrainOptions(TrainingOptions):
     initializer_range: float = Field(default=0.02, gt=0)
     """Standard deviation of the truncated normal that weights start from."""
     position_init: Literal["normal", "sinusoidal"] = "normal"
-    """How the learned positions start: as all weights do, or as sines, which small texts learn faster from."""
+    """How the learned positions start: as all weights do, or as sines, twice as large."""
     attention_init: Literal["normal", "neighbours"] = "normal"
     """How the attention of a new model starts: as all weights do, or with heads that look at the tokens beside."""
     dropout: float = Field(default=0.1, ge=0, lt=1)

@@ -59,7 +59,7 @@ def make_optimizers(
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
     """Whether it multiplies hidden states: all matrices but the tables, and the decoder, of the vocabulary.
 
-    The heads' too: with AdamW at Muon's learning rate a pooler learns next sentence minutes later, or never.
+    The heads' too: in trials on 12 MB of novels next sentence rose above chance earlier so.
     """
     return parameter.dim() == 2 and ".embeddings." not in name and not name.startswith("masked_lm.decoder.")
 

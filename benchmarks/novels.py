@@ -9,7 +9,7 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,14 @@ LENGTH, BATCH, LAYERS, HIDDEN = 128, 32, 4, 256
 QUICK_MINUTES = 0.1
 
 
-def begin(name: str, *, minutes: float) -> argparse.Namespace:
-    """The command line's `quick`, `minutes`, `threads` and `work`; `data`, and `text` made from it (`prepare_text`)."""
+def begin(name: str, *, minutes: float, **choices: Sequence[str]) -> argparse.Namespace:
+    """The command line's `quick`, `minutes`, `threads` and `work`; `data`, and `text` made from it (`prepare_text`).
+
+    Each of `choices` is a flag of its own, which takes some of these words; by default all.
+    """
     arguments = argparse.ArgumentParser()
+    for flag, words in choices.items():
+        arguments.add_argument(f"--{flag}", nargs="+", choices=words, default=words)
     arguments.add_argument("--quick", action="store_true", help="seconds instead of minutes, on Python's documentation")
     arguments.add_argument("--minutes", type=float, default=minutes)
     arguments.add_argument("--threads", type=int, default=2)

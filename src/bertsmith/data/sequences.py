@@ -73,32 +73,72 @@ def plan_pairs(store: TokenStore, *, length: int, rng: np.random.Generator) -> n
 def plan_ordered(store: TokenStore, *, length: int, rng: np.random.Generator) -> np.ndarray:
     """Pair neighbouring spans, half of them with A and B exchanged: `[pairs, 5]`, int64 (Lan et al. 2020, ALBERT, 3.1).
 
-    Exchanging also exchanges the lengths, and B is the longer one more often than not, so that a coin for each pair
-    would let the lengths tell the label. Pairs are therefore matched, one whose A is longer by some tokens with one
-    whose B is longer by as many (nearly), and both get the same label; what finds no match is cut to equal lengths.
+    Exchanging also exchanges lengths and cuts, and B is the longer one more often than not, so that a coin for each
+    pair would let them tell the label. Pairs are therefore matched with their mirror images, of (nearly) the same
+    lengths and the same cuts on the other side, and both get the same label; what finds no mirror image is cut to equal
+    lengths, at all ends.
     """
-    pairs = _truncate(np.pad(_neighbours(store, length=length, rng=rng), ((0, 0), (0, 1))), length=length, rng=rng)
-    longer = (pairs[:, 1] - pairs[:, 0]) - (pairs[:, 3] - pairs[:, 2])
-    order = np.lexsort((rng.random(len(pairs)), np.abs(longer)))
-    first, second = order[longer[order] > 0], order[longer[order] < 0]
-    matched = min(len(first), len(second))
+    spans = _neighbours(store, length=length, rng=rng)
+    pairs = _truncate(np.pad(spans, ((0, 0), (0, 1))), length=length, rng=rng)
+    first, second = _mirrored(pairs, cut=pairs[:, :4] != spans, length=length, rng=rng)
     label = rng.integers(0, 2, len(pairs))
-    label[second[:matched]] = label[first[:matched]]
-    unmatched = np.concatenate([first[matched:], second[matched:]])
+    label[second] = label[first]
+    unmatched = ~_symmetric(pairs, cut=pairs[:, :4] != spans)
+    unmatched[first] = unmatched[second] = False
     pairs[unmatched] = _equalized(pairs[unmatched], rng=rng)
     exchanged = label == 1
     pairs[exchanged, :4] = pairs[exchanged][:, [2, 3, 0, 1]]
     pairs[:, 4] = label
-    return pairs
+    return pairs[(pairs[:, 1] > pairs[:, 0]) & (pairs[:, 3] > pairs[:, 2])]
+
+
+def _sides(pairs: np.ndarray, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What can be seen of A and of B without reading them: (size of A, its cuts, size of B, its cuts), `[pairs]` each.
+
+    `cut`: `[pairs, 4]`, whether the span lost tokens at this end; both ends become a number from 0 to 3.
+    """
+    ends = cut.astype(np.int64)
+    of_a, of_b = (2 * ends[:, at] + ends[:, at + 1] for at in (0, 2))
+    return pairs[:, 1] - pairs[:, 0], of_a, pairs[:, 3] - pairs[:, 2], of_b
+
+
+def _symmetric(pairs: np.ndarray, *, cut: np.ndarray) -> np.ndarray:
+    """Which pairs look alike when A and B are exchanged: `[pairs]`, bool."""
+    size_a, cuts_a, size_b, cuts_b = _sides(pairs, cut)
+    alike: np.ndarray = (size_a == size_b) & (cuts_a == cuts_b)
+    return alike
+
+
+def _mirrored(
+    pairs: np.ndarray, *, cut: np.ndarray, length: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two lists of row numbers: a pair, and one that looks (nearly) like it with A and B exchanged; no row twice."""
+    size_a, cuts_a, size_b, cuts_b = _sides(pairs, cut)
+    view_a, view_b = 4 * size_a + cuts_a, 4 * size_b + cuts_b
+    a_leads = view_a > view_b
+    lead, other = np.where(a_leads, cuts_a, cuts_b), np.where(a_leads, cuts_b, cuts_a)
+    fine, coarse = max(1, length // 32), max(1, length // 8)
+    looks = np.stack([np.abs(size_a - size_b) // fine, (size_a + size_b) // coarse, lead, other], axis=1)
+    _, group = np.unique(looks, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    sides = []
+    for rows in (np.flatnonzero(a_leads), np.flatnonzero(view_a < view_b)):
+        ordered = rows[np.lexsort((rng.random(len(rows)), group[rows]))]
+        rank = np.arange(len(ordered)) - np.searchsorted(group[ordered], group[ordered])
+        sides.append((ordered, rank))
+    count = [np.bincount(group[rows], minlength=len(pairs)) for rows, _ in sides]  # there are no more groups than pairs
+    both = np.minimum(*count)
+    first, second = (rows[rank < both[group[rows]]] for rows, rank in sides)
+    return first, second
 
 
 def _equalized(pairs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """The pairs with A and B of one length: the longer side loses tokens at both ends."""
-    sizes = np.minimum(pairs[:, 1] - pairs[:, 0], pairs[:, 3] - pairs[:, 2])
+    """The pairs with A and B of one length, and cut at all ends; of too short ones nothing is left."""
+    sizes = np.minimum(pairs[:, 1] - pairs[:, 0], pairs[:, 3] - pairs[:, 2]) - 2
     cut = pairs.copy()
     for start in (0, 2):
-        lost = pairs[:, start + 1] - pairs[:, start] - sizes
-        front = rng.binomial(lost, 0.5)
+        lost = np.maximum(pairs[:, start + 1] - pairs[:, start] - sizes, 2)
+        front = 1 + rng.binomial(lost - 2, 0.5)
         cut[:, start] += front
         cut[:, start + 1] -= lost - front
     return cut

@@ -4,8 +4,7 @@ Ours: `bertsmith pretrain --objective none --recipe fast`. The peer: `BertForMas
 into blocks, `DataCollatorForLanguageModeling`, AdamW, linear warm-up and decay that ends with the clock; its learning
 rate is the best of three, and its precision the faster of float32 and bfloat16, both found outside of the clock (ours
 is not searched). Both are then measured by the same code on held-out documents whose masks are drawn once, and saved
-beside the models; and fine-tuned on
-SST-2, each at the best of the same learning rates.
+beside the models; and fine-tuned on SST-2, each at the best of the same learning rates.
 
 Ours runs for 25 % and 40 % of the time that the Trainer took, and for all of it: is its final loss reached by then?
 

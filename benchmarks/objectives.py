@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 
 from bertsmith.bundle import load_bundle
+from bertsmith.data.ngrams import NGrams
 from bertsmith.data.pretraining import PretrainingData, make_dataset
 from bertsmith.data.shards import open_shards
-from bertsmith.models.bert import Bert
-from bertsmith.tasks.pretrain import PretrainTask
+from bertsmith.tasks.pretrain import PretrainTask, evaluate_pretraining
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.train.pretrain import pretrain
 from novels import begin, done, our_options
@@ -81,7 +80,9 @@ def measure(directory: Path, text: dict[str, Path], objective: str) -> dict[str,
     """
     model = load_bundle(directory).model
     drawn = {part: [pairs_of(text, objective, part, seed) for seed in range(DRAWS)] for part in ("train", "heldout")}
-    right = [accuracy_of(model, data, objective) for data in drawn["heldout"]]
+    ngrams = NGrams(drawn["train"][0].store, vocab_size=model.config.vocab_size)
+    evaluated = partial(evaluate_pretraining, model, PretrainTask(objective), ngrams=ngrams)
+    right = [evaluated(data)[f"{objective}_accuracy"] for data in drawn["heldout"]]
     sizes = [data.size(0) for data in drawn["heldout"]]
     accuracy = float(np.average(right, weights=sizes))
     error = float(np.sqrt(accuracy * (1 - accuracy) / sizes[0]))
@@ -109,16 +110,6 @@ def pairs_of(text: dict[str, Path], objective: str, part: str, seed: int) -> Pre
     store, _ = open_shards(text["shards"], part)
     tokenizer = load_tokenizer(text["tokenizer"])
     return make_dataset(store, tokenizer, objective=objective, max_length=PAIR_LENGTH, seed=seed)
-
-
-@torch.inference_mode()
-def accuracy_of(model: Bert, data: PretrainingData, objective: str) -> float:
-    """Share of the pairs whose relation the model sees."""
-    task, right = PretrainTask(objective), 0
-    for start in range(0, data.size(0), 32):
-        batch = data.batch(0, np.arange(start, min(start + 32, data.size(0))))
-        right += int(task.loss(model.eval(), batch)[objective].correct)
-    return right / data.size(0)
 
 
 def lengths(pairs: np.ndarray, bounds: np.ndarray) -> np.ndarray:

@@ -173,3 +173,8 @@ def test_exchanged_pairs_keep_most_of_their_tokens(skewed: TokenStore) -> None:
     plans = {plan: plan(skewed, length=60, rng=generator(0, 0, 2)) for plan in (plan_ordered, plan_pairs)}
     tokens = {plan: int((rows[:, [1, 3]] - rows[:, [0, 2]]).sum()) for plan, rows in plans.items()}
     assert tokens[plan_ordered] > 0.75 * tokens[plan_pairs]
+
+
+def test_too_few_sentences_for_an_order_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="too few sentences to pair"):
+        plan_ordered(store_of([[[1], [3, 4]]], tmp_path), length=20, rng=generator(0))

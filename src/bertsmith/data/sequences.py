@@ -73,47 +73,32 @@ def plan_pairs(store: TokenStore, *, length: int, rng: np.random.Generator) -> n
 def plan_ordered(store: TokenStore, *, length: int, rng: np.random.Generator) -> np.ndarray:
     """Pair neighbouring spans, half of them with A and B exchanged: `[pairs, 5]`, int64 (Lan et al. 2020, ALBERT, 3.1).
 
-    Exchanging also exchanges lengths and cuts, and B is the longer one more often than not, so that a coin for each
-    pair would let them tell the label. Pairs are therefore matched with their mirror images, of (nearly) the same
-    lengths and the same cuts on the other side, and both get the same label; what finds no mirror image is cut to equal
-    lengths, at all ends.
+    Exchanging also exchanges lengths and cuts, and B is the longer one more often than not, so that they would tell the
+    label. A pair therefore stays as it is only if another one is its mirror image, of (nearly) the same lengths and
+    with the same cuts on the other side; what finds none is cut to equal lengths, at all ends.
     """
     spans = _neighbours(store, length=length, rng=rng)
     pairs = _truncate(np.pad(spans, ((0, 0), (0, 1))), length=length, rng=rng)
-    first, second = _mirrored(pairs, cut=pairs[:, :4] != spans, length=length, rng=rng)
+    alone = _without_mirror_image(pairs, cut=pairs[:, :4] != spans, length=length, rng=rng)
+    pairs[alone] = _equalized(pairs[alone], rng=rng)
     label = rng.integers(0, 2, len(pairs))
-    label[second] = label[first]
-    unmatched = ~_symmetric(pairs, cut=pairs[:, :4] != spans)
-    unmatched[first] = unmatched[second] = False
-    pairs[unmatched] = _equalized(pairs[unmatched], rng=rng)
     exchanged = label == 1
     pairs[exchanged, :4] = pairs[exchanged][:, [2, 3, 0, 1]]
     pairs[:, 4] = label
-    return pairs[(pairs[:, 1] > pairs[:, 0]) & (pairs[:, 3] > pairs[:, 2])]
+    pairs = pairs[pairs[:, 1] > pairs[:, 0]]  # of equalized ones, A and B are empty together
+    if not len(pairs):
+        raise InputError("too few sentences to pair for `--objective sop`; give more text, or `--objective none`")
+    return pairs
 
 
-def _sides(pairs: np.ndarray, cut: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What can be seen of A and of B without reading them: (size of A, its cuts, size of B, its cuts), `[pairs]` each.
+def _without_mirror_image(pairs: np.ndarray, *, cut: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of the pairs for which there is no other one that looks (nearly) like them with A and B exchanged; each
+    is the image of one pair at most, and a pair may be its own.
 
-    `cut`: `[pairs, 4]`, whether the span lost tokens at this end; both ends become a number from 0 to 3.
+    What can be seen of a part without reading it: its size, and at which ends it was `cut` (`[pairs, 4]`, bool).
     """
-    ends = cut.astype(np.int64)
-    of_a, of_b = (2 * ends[:, at] + ends[:, at + 1] for at in (0, 2))
-    return pairs[:, 1] - pairs[:, 0], of_a, pairs[:, 3] - pairs[:, 2], of_b
-
-
-def _symmetric(pairs: np.ndarray, *, cut: np.ndarray) -> np.ndarray:
-    """Which pairs look alike when A and B are exchanged: `[pairs]`, bool."""
-    size_a, cuts_a, size_b, cuts_b = _sides(pairs, cut)
-    alike: np.ndarray = (size_a == size_b) & (cuts_a == cuts_b)
-    return alike
-
-
-def _mirrored(
-    pairs: np.ndarray, *, cut: np.ndarray, length: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Two lists of row numbers: a pair, and one that looks (nearly) like it with A and B exchanged; no row twice."""
-    size_a, cuts_a, size_b, cuts_b = _sides(pairs, cut)
+    size_a, size_b = pairs[:, 1] - pairs[:, 0], pairs[:, 3] - pairs[:, 2]
+    cuts_a, cuts_b = 2 * cut[:, 0] + cut[:, 1], 2 * cut[:, 2] + cut[:, 3]
     view_a, view_b = 4 * size_a + cuts_a, 4 * size_b + cuts_b
     a_leads = view_a > view_b
     lead, other = np.where(a_leads, cuts_a, cuts_b), np.where(a_leads, cuts_b, cuts_a)
@@ -121,15 +106,14 @@ def _mirrored(
     looks = np.stack([np.abs(size_a - size_b) // fine, (size_a + size_b) // coarse, lead, other], axis=1)
     _, group = np.unique(looks, axis=0, return_inverse=True)
     group = group.reshape(-1)
-    sides = []
-    for rows in (np.flatnonzero(a_leads), np.flatnonzero(view_a < view_b)):
+    alone = []
+    sides = np.flatnonzero(a_leads), np.flatnonzero(view_a < view_b)
+    count = [np.bincount(group[rows], minlength=len(pairs)) for rows in sides]  # there are no more groups than pairs
+    for rows in sides:
         ordered = rows[np.lexsort((rng.random(len(rows)), group[rows]))]
         rank = np.arange(len(ordered)) - np.searchsorted(group[ordered], group[ordered])
-        sides.append((ordered, rank))
-    count = [np.bincount(group[rows], minlength=len(pairs)) for rows, _ in sides]  # there are no more groups than pairs
-    both = np.minimum(*count)
-    first, second = (rows[rank < both[group[rows]]] for rows, rank in sides)
-    return first, second
+        alone.append(ordered[rank >= np.minimum(*count)[group[ordered]]])
+    return np.concatenate(alone)
 
 
 def _equalized(pairs: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:

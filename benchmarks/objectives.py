@@ -34,7 +34,7 @@ from report import finish, row
 
 PAIR_LENGTH, PAIR_BATCH = 256, 16
 RATES: dict[str, dict[str, float]] = {"nsp": {}, "sop": {"learning_rate": 5e-4}}
-"""Next sentence is learnt at the recipe's rate; sentence order only once the rate has fallen to an eighth of it."""
+"""Next sentence is learnt at the recipe's rate; sentence order, at that rate, in the last quarter of the run only."""
 DRAWS = 8
 """How many times the held-out documents are cut into pairs anew."""
 CURVE = 8

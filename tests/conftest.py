@@ -10,11 +10,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 
 import pytest
 import torch
+from hypothesis import settings
 
 from bertsmith.config.finetune import ClassifyOptions
 from bertsmith.config.prepare import PrepareOptions
 from bertsmith.config.pretrain import PretrainOptions
 from bertsmith.config.tokenizer import TokenizerOptions
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 SUBJECTS = ("the cat", "a dog", "the bird", "one fish", "the old man", "a girl")
 VERBS = ("sees", "eats", "likes", "finds", "hears", "paints")

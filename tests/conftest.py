@@ -17,7 +17,7 @@ from bertsmith.config.prepare import PrepareOptions
 from bertsmith.config.pretrain import PretrainOptions
 from bertsmith.config.tokenizer import TokenizerOptions
 
-settings.register_profile("any machine", deadline=None)
+settings.register_profile("any machine", deadline=None)  # how long an example takes says nothing where others work
 settings.load_profile("any machine")
 
 SUBJECTS = ("the cat", "a dog", "the bird", "one fish", "the old man", "a girl")

@@ -28,7 +28,7 @@ def test_packing_keeps_order_positions_and_borders(lengths: list[int]) -> None:
     assert batch.input_ids[batch.first_positions].tolist() == [100 * i for i in range(len(lengths))]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(lengths=LENGTHS, seed=st.integers(0, 99))
 def test_the_fast_path_equals_the_formula_for_any_lengths(lengths: list[int], seed: int) -> None:
     batch = Batch.from_sequences([np.zeros(length, np.int64) for length in lengths])
@@ -37,7 +37,7 @@ def test_the_fast_path_equals_the_formula_for_any_lengths(lengths: list[int], se
     torch.testing.assert_close(packed_attention(*qkv, batch, 0.0), ReferenceAttention()(*qkv, batch, 0.0))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(lengths=st.lists(st.integers(1, 9), min_size=2, max_size=6), seed=st.integers(0, 99))
 def test_no_attention_crosses_a_border(lengths: list[int], seed: int) -> None:
     """Changing one sequence leaves the context of all others bitwise as it was."""

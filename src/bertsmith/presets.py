@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 - `classic`: Devlin et al. 2018, appendix A.2, and google-research/bert: AdamW, 1e-4, batches of 256, 10,000 of
   1,000,000 steps of warm-up, dropout 0.1. Made for weeks on accelerators.
-- `fast`: what learnt most in trials of minutes on two cores (benchmarks/recipe.py changes one setting at a time): Muon,
+- `fast`: what trials of minutes on two cores led to (docs/performance.md says which neighbours learn more yet): Muon,
   positions that start as sines and heads that look at the tokens beside, larger initial weights, a quarter of the
   tokens masked, no dropout, products in bfloat16 where the processor is much faster with it.
 """

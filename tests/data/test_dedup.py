@@ -15,7 +15,7 @@ from bertsmith.errors import RunError
 numbers = st.lists(st.one_of(st.integers(0, 12), st.integers(0, 2**64 - 1), st.integers(0, 9).map(lambda n: n << 40)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(numbers, max_size=8))
 def test_the_table_says_what_a_set_says(blocks: list[list[int]]) -> None:
     table, seen = HashTable(Budget(10)), set()

@@ -92,7 +92,7 @@ def test_the_plan_is_a_pure_function_of_seed_and_epoch(many: TokenStore) -> None
     assert len(first) != len(other) or not np.array_equal(first, other)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000), length=st.integers(5, 80))
 def test_pairs_fit_and_stay_inside_their_documents(seed: int, length: int, tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("store")
@@ -106,7 +106,7 @@ def test_pairs_fit_and_stay_inside_their_documents(seed: int, length: int, tmp_p
         assert np.array_equal(document_of(store, pairs[:, start]), document_of(store, pairs[:, end] - 1))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000), length=st.integers(1, 80))
 def test_blocks_hold_every_token_exactly_once(seed: int, length: int, tmp_path_factory) -> None:
     store = store_of(random_documents(np.random.default_rng(seed), 5), tmp_path_factory.mktemp("store"))

@@ -42,7 +42,7 @@ sentences = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(blocks=st.lists(sentences, max_size=4))
 def test_ids_and_counts_are_those_of_whole_sentences(tokenizer: TextTokenizer, blocks: list[list[str]]) -> None:
     table = WordTable(tokenizer)

@@ -22,7 +22,7 @@ from bertsmith.errors import InputError, InputErrors
 
 COMPRESSIONS = ("", ".gz", ".xz", ".zst")
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 encodable = st.characters(exclude_categories=["Cs"])
 any_text = st.text(encodable, max_size=20)
 one_line = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=20).filter(

@@ -35,7 +35,7 @@ def test_every_pooling_has_a_formula_here() -> None:
 
 
 @KIND
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(lengths=LENGTHS, seed=st.integers(0, 99))
 def test_pooling_a_packed_batch_equals_the_formula_for_each_sequence(kind: str, lengths: list[int], seed: int) -> None:
     states, batch = packed(lengths, seed=seed)
@@ -44,7 +44,7 @@ def test_pooling_a_packed_batch_equals_the_formula_for_each_sequence(kind: str, 
 
 
 @KIND
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(lengths=LENGTHS, seed=st.integers(0, 99), data=st.data())
 def test_reordered_sequences_give_reordered_vectors(kind: str, lengths: list[int], seed: int, data) -> None:
     order = data.draw(st.permutations(range(len(lengths))))
@@ -56,7 +56,7 @@ def test_reordered_sequences_give_reordered_vectors(kind: str, lengths: list[int
 
 
 @KIND
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=st.integers(0, 99))
 def test_gradients_of_pooling_are_those_of_finite_differences(kind: str, lengths: list[int], seed: int) -> None:
     states, batch = packed(lengths, seed=seed)

@@ -41,7 +41,7 @@ gone_heads = st.dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(gone=gone_heads, sizes=st.sampled_from([{}, {"attention_head_size": 5, "value_head_size": 3}]))
 def test_pruned_masked_and_restored_heads_give_the_same_outputs(
     gone: dict[int, list[int]], sizes: dict[str, int]

@@ -105,7 +105,7 @@ TEXT = st.text(
 
 
 @given(TEXT, TEXT)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_offsets_point_into_the_original_text(tokenizer: TextTokenizer, text: str, pair: str) -> None:
     encoding = tokenizer.encode(text, pair)
     sources = {0: text, 1: pair}
@@ -131,7 +131,6 @@ def test_known_words_come_back_from_their_ids(tokenizer: TextTokenizer, words: l
 
 
 @given(st.lists(TEXT, max_size=5))
-@settings(deadline=None)
 def test_a_text_s_ids_do_not_depend_on_its_neighbours(tokenizer: TextTokenizer, texts: list[str]) -> None:
     together = tokenizer.encode_ids(texts)
     assert together == [tokenizer.encode_ids([text])[0] for text in texts]

@@ -126,7 +126,7 @@ def entries_and_texts(draw: st.DrawFn) -> tuple[list[str], dict[str, int], list[
 
 
 @given(SWITCHES, entries_and_texts())
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 def test_tokens_and_offsets_equal_the_reference(
     switches: dict[str, Any], case: tuple[list[str], dict[str, int], list[str]]
 ) -> None:
@@ -263,7 +263,7 @@ def test_a_word_of_more_than_the_longest_is_unknown(tmp_path: Path, unit: str, l
     ),
     st.sampled_from([100, 200]),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_the_longest_word_equals_the_reference_in_generated_words(
     switches: dict[str, Any], words: list[tuple[int, list[str]]], longest: int
 ) -> None:

@@ -48,7 +48,7 @@ def assert_equal(ours: TextTokenizer, theirs: Any, texts: list[str], pairs: list
 
 @pytest.mark.slow
 @given(st.lists(TEXTS, min_size=50, max_size=60))
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 def test_ids_and_offsets_of_10_000_texts_equal_transformers_in_each_combination(
     both: list[tuple[TextTokenizer, Any]], texts: list[str]
 ) -> None:
@@ -57,7 +57,7 @@ def test_ids_and_offsets_of_10_000_texts_equal_transformers_in_each_combination(
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=20))
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 def test_pairs_equal_transformers_in_each_combination(both: list[tuple[TextTokenizer, Any]], texts: list[str]) -> None:
     for ours, theirs in both:
         assert_equal(ours, theirs, texts, texts[::-1])

@@ -52,7 +52,7 @@ def their_windows(theirs: Any, text: str, pair: str | None, **setting: Any) -> l
 
 
 @given(TEXTS, st.none() | TEXTS, st.integers(5, 24), st.integers(0, 7), st.sampled_from(STRATEGIES))
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, suppress_health_check=list(HealthCheck))
 def test_windows_of_generated_texts_equal_transformers(
     tokenizer: TextTokenizer,
     theirs: Any,
@@ -91,7 +91,7 @@ def token_ids(tokenizer: TextTokenizer, *texts: str) -> list[list[int]]:
 
 
 @given(TEXTS, st.none() | TEXTS, st.integers(8, 24), st.integers(0, 4))
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 def test_windows_hold_every_token_in_order_and_share_the_stride(
     tokenizer: TextTokenizer, text: str, pair: str | None, max_length: int, stride: int
 ) -> None:

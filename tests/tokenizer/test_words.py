@@ -34,7 +34,7 @@ def as_encoding_sees_them(texts: list[str], normalizer: normalizers.Normalizer) 
 
 
 @given(TEXTS | st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_counts_are_those_of_the_encoder_s_own_words(texts: list[str]) -> None:
     for normalizer in (UNCASED, CASED, WITHOUT_CHINESE):
         counted = count(texts, normalizer)

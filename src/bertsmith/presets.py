@@ -62,9 +62,16 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 - `classic`: Devlin et al. 2018, appendix A.2, and google-research/bert: AdamW, 1e-4, batches of 256, 10,000 of
   1,000,000 steps of warm-up, dropout 0.1. Made for weeks on accelerators.
-- `fast`: what trials of minutes on two cores led to (docs/performance.md says which neighbours learn more yet): Muon,
-  positions that start as sines and heads that look at the tokens beside, larger initial weights, a quarter of the
-  tokens masked, no dropout, products in bfloat16 where the processor is much faster with it.
+- `fast`: what runs of two to thirty minutes on two cores led to (docs/performance.md): Muon, positions that start as
+  sines and heads that look at the tokens beside, larger initial weights, a quarter of the tokens masked, no dropout,
+  products in bfloat16 where the processor is much faster with it. `WITHOUT_PAIRS` differs.
+"""
+
+WITHOUT_PAIRS: dict[str, dict[str, Any]] = {"fast": {"schedule": "wsd", "mask_rate": 0.4}}
+"""Name -> what a recipe sets otherwise where nothing is learnt beside masked tokens (`--objective none`).
+
+A rate that stays high and falls in the last fifth, and 40 % of the tokens masked, learn masked tokens faster; with
+pairs they are not shown to be better (docs/performance.md).
 """
 
 LayoutName = Literal["bert", "codertimo", "handwritten", "original"]

@@ -9,7 +9,7 @@ import pytest
 from bertsmith.cli.parser import parse
 from bertsmith.config.pretrain import PretrainOptions
 from bertsmith.errors import InputError
-from bertsmith.presets import RECIPES
+from bertsmith.presets import RECIPES, WITHOUT_PAIRS
 
 WORDS = ["shards", "--out", "encoder"]
 
@@ -30,6 +30,16 @@ def test_a_recipe_sets_its_options_and_flags_override_it_even_with_a_default(rec
     options = parsed("--warmup=0.3", config=tmp_path / "run.yaml")
     assert (options.learning_rate, options.warmup) == (0.5, 0.3)
     assert options.optimizer == RECIPES[recipe]["optimizer"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_knows_whether_there_are_pairs(recipe: str) -> None:
+    alone, pairs = parsed("--recipe", recipe, "--objective", "none"), parsed("--recipe", recipe, "--objective", "sop")
+    expected = RECIPES[recipe] | WITHOUT_PAIRS.get(recipe, {})
+    assert {name: getattr(alone, name) for name in expected} == expected
+    assert {name: getattr(pairs, name) for name in RECIPES[recipe]} == RECIPES[recipe]
+    assert parsed("--recipe", recipe, "--objective", "none", "--schedule", "linear").schedule == "linear"
+    assert (alone.schedule == pairs.schedule) == (recipe == "classic")
 
 
 def test_without_a_recipe_the_defaults_stand(tmp_path: Path) -> None:

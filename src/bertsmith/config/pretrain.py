@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from bertsmith.config.training import TrainingOptions
-from bertsmith.presets import LAYOUTS, RECIPES, LayoutName, RecipeName, SizeName
+from bertsmith.presets import LAYOUTS, RECIPES, WITHOUT_PAIRS, LayoutName, RecipeName, SizeName
 
 
 class PretrainOptions(TrainingOptions):
@@ -66,7 +66,10 @@ class PretrainOptions(TrainingOptions):
     @classmethod
     def _follow_recipe(cls, values: Any) -> Any:
         recipe = values.get("recipe") if isinstance(values, dict) else None
-        return {**RECIPES.get(recipe, {}), **values} if isinstance(recipe, str) else values
+        if not isinstance(recipe, str):
+            return values
+        without_pairs = WITHOUT_PAIRS.get(recipe, {}) if values.get("objective") == "none" else {}
+        return {**RECIPES.get(recipe, {}), **without_pairs, **values}
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainOptions:

@@ -6,6 +6,7 @@ and fused AdamW, SDPA and eager attention, eager and compiled counts as the peer
 float32, and, where the processor is faster with it, bfloat16 products.
 
     python benchmarks/train.py [--quick] [--threads 2] [--shapes 4x256 4x512 12x768]
+        [--precisions float32 bfloat16] [--lengths equal mixed]
 """
 
 from __future__ import annotations
@@ -41,17 +42,18 @@ def main() -> None:
     arguments.add_argument("--quick", action="store_true", help="the smallest shape, few repetitions, no compiled peer")
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--shapes", nargs="+", default=["4x256", "4x512", "12x768"])
+    arguments.add_argument("--precisions", nargs="+", choices=["float32", "bfloat16"], help="by default what is fast")
+    arguments.add_argument("--lengths", nargs="+", choices=["equal", "mixed"], default=["equal", "mixed"])
     chosen = arguments.parse_args()
     torch.set_num_threads(chosen.threads)
     keep_memory()  # as our training does; both sides are in this process
     shapes = [tuple(map(int, shape.split("x"))) for shape in (chosen.shapes[:1] if chosen.quick else chosen.shapes)]
-    precisions = [torch.float32]
-    if fastest_precision(torch.device("cpu")) == "bfloat16":
-        precisions.append(torch.bfloat16)
+    fast = dict.fromkeys(["float32", fastest_precision(torch.device("cpu"))])
+    precisions = [getattr(torch, name) for name in chosen.precisions or fast]
     rows = []
     for layers, hidden in shapes:
-        for mixed, precision in product((False, True), precisions):
-            rows += measure(layers, hidden, mixed=mixed, precision=precision, quick=chosen.quick)
+        for lengths, precision in product(chosen.lengths, precisions):
+            rows += measure(layers, hidden, mixed=lengths == "mixed", precision=precision, quick=chosen.quick)
             print(table(rows[-2:]), flush=True)
     finish("train", rows, more_versions={"transformers": transformers.__version__})
 

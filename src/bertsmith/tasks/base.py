@@ -30,15 +30,13 @@ class LossTerm:
 
     total: Tensor
     """Sum of the losses of all items, scalar."""
-    predicted: Tensor
-    """The class with the highest logit, per item: `[items]`."""
-    labels: Tensor
-    """The right class, per item: `[items]`."""
+    is_right: Tensor
+    """Whether the right class has the highest logit, per item: `[items]`, of which `correct` are true."""
 
     @property
     def correct(self) -> Tensor:
         """Number of items whose highest logit is the right one, scalar."""
-        return (self.predicted == self.labels).sum()
+        return self.is_right.sum()
 
 
 class Trainable(Protocol):
@@ -102,7 +100,7 @@ class Task(Trainable, Protocol):
 
 def cross_entropy_term(logits: Tensor, labels: Tensor) -> LossTerm:
     """Summed cross entropy of `[items, classes]` against `[items]`; an empty batch gives zero."""
-    return LossTerm(total=cross_entropy(logits, labels), predicted=logits.detach().argmax(-1), labels=labels)
+    return LossTerm(total=cross_entropy(logits, labels), is_right=logits.detach().argmax(-1) == labels)
 
 
 def mean_losses(terms: Mapping[str, LossTerm], counts: Mapping[str, int]) -> Tensor:

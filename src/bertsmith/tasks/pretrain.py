@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bertsmith.batch import Batch
 from bertsmith.data.loader import Dataset
@@ -47,9 +48,12 @@ class PretrainTask:
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
         """See `Trainable`. Each term has its own labels, so no index is ignored by accident."""
         states = model.encoder(batch)
-        logits = model.masked_lm_logits(states, batch.labels["mlm_positions"])
-        total, predicted = vocabulary_cross_entropy(logits, batch.labels["mlm_labels"])
-        terms = {"mlm": LossTerm(total, predicted, batch.labels["mlm_labels"])}
+        return self.terms(model, batch, states, model.masked_lm_logits(states, batch.labels["mlm_positions"]))
+
+    def terms(self, model: Bert, batch: Batch, states: Tensor, logits: Tensor) -> dict[str, LossTerm]:
+        """The loss terms from the encoder's `states` `[total, hidden_size]` and the masked-LM `logits`
+        `[selected, vocabulary]`, which are used up."""
+        terms = {"mlm": LossTerm(*vocabulary_cross_entropy(logits, batch.labels["mlm_labels"]))}
         if self.pairs:
             follows = model.next_sentence_logits(states, batch)
             terms[self.objective] = cross_entropy_term(follows, batch.labels["next_sentence"])
@@ -97,8 +101,10 @@ def evaluate_pretraining(
         labels.append(truth)
         before.append(whole[positions - 1])  # never selected: the first token, [CLS]
         batch = batch.to(model.device)
-        terms = task.loss(model, batch)
-        predictions += np.bincount(terms["mlm"].predicted.cpu().numpy(), minlength=len(predictions))
+        states = model.encoder(batch)
+        logits = model.masked_lm_logits(states, batch.labels["mlm_positions"])
+        predictions += np.bincount(logits.argmax(-1).cpu().numpy(), minlength=len(predictions))
+        terms = task.terms(model, batch, states, logits)
         for name, count in task.counts(batch).items():
             term = terms[name]
             for key, value in ((name, count), (f"{name}_loss", term.total), (f"{name}_right", term.correct)):

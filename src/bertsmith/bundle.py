@@ -31,6 +31,7 @@ from bertsmith.interop import bert
 from bertsmith.interop.keymap import Rule, their_names, to_ours, to_theirs
 from bertsmith.interop.sentence_transformers import read_sentence_modules, write_sentence_modules
 from bertsmith.interop.weights import WEIGHTS, read_weights, weights_file
+from bertsmith.metrics.tagging import known_scheme
 from bertsmith.models.bert import Bert
 from bertsmith.models.sentence import SentenceModules
 from bertsmith.models.surgery import num_labels
@@ -85,8 +86,10 @@ def write_bundle(
     if labels:
         config["id2label"] = {str(i): label for i, label in enumerate(labels)}
         config["label2id"] = {label: i for i, label in enumerate(labels)}
-    if problem := task.get("problem_type", PROBLEM_TYPES[0] if task["name"] == "classify" else None):
-        config["problem_type"] = problem
+    if task["name"] == "classify":
+        config["problem_type"] = next(
+            name for name, ours in PROBLEM_TYPES.items() if ours == task.get("problem", "single")
+        )
     tokenizer.save(directory)
     write_file(directory / "config.json", to_json(config))
     write_file(directory / WEIGHTS, save(state, metadata={"format": "pt"}))
@@ -240,33 +243,46 @@ def check_vocabulary(model: Bert, tokenizer: TextTokenizer, *, path: Path) -> No
 
 
 def known_task(path: Path, model: Bert) -> dict[str, Any]:
-    """The task that `config.json` of another library tells: its labels, and whether `predict` can use them.
+    """The task that `config.json` of another library tells, as far as `predict` can follow it.
 
-    That is so of a classifier with one label out of several; of other models the labels are kept.
+    A sequence classifier with its labels and `problem_type`, a token classifier with its tags, whose scheme is read off
+    their names, a model for questions, one for multiple choice.
     """
     config = read_json(path / "config.json")
     names = config.get("id2label") if isinstance(config.get("id2label"), dict) else {}
+    problem = config.get("problem_type")
+    if problem is not None and problem not in PROBLEM_TYPES:
+        raise InputError(
+            f"{problem!r} is none of {', '.join(PROBLEM_TYPES)}", file=path / "config.json", field="problem_type"
+        )
+    positions = model.config.max_position_embeddings
     if model.classifier is None and model.token_classifier is None:
-        return {"name": None}
+        name = "qa" if model.question_answering is not None else "choice" if model.multiple_choice is not None else None
+        return {"name": name} | ({"max_length": positions} if name else {})
     labels = [str(names.get(str(i), f"LABEL_{i}")) for i in range(num_labels(model))]
     for label in labels:
         if surrogate_message(label) is not None:
             raise InputError(
                 "a label is no text: it holds half a character", file=path / "config.json", field="id2label"
             )
-    problem = config.get("problem_type")
-    if problem is not None and problem not in PROBLEM_TYPES:
-        raise InputError(
-            f"{problem!r} is none of {', '.join(PROBLEM_TYPES)}", file=path / "config.json", field="problem_type"
-        )
-    if model.classifier is None or len(labels) < 2 or problem not in (None, PROBLEM_TYPES[0]):
-        return {"name": None, "labels": labels} | ({"problem_type": problem} if problem else {})
-    positions = model.config.max_position_embeddings
-    return {"name": "classify", "labels": labels, "max_length": positions, "long_docs": "error"}
+    if model.classifier is None:
+        return {
+            "name": "tag",
+            "labels": labels,
+            "max_length": positions,
+            "scheme": known_scheme(labels),
+            "constrained": False,
+        }
+    kind = PROBLEM_TYPES[problem] if problem is not None else "regression" if len(labels) == 1 else "single"
+    return {"name": "classify", "labels": labels, "max_length": positions, "problem": kind}
 
 
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
-"""What transformers' sequence classifiers may be for."""
+PROBLEM_TYPES = {
+    "single_label_classification": "single",
+    "multi_label_classification": "multi",
+    "regression": "regression",
+}
+"""What transformers' sequence classifiers may be for, and our name of it."""
 
 
 def architectures(path: Path) -> list[str]:

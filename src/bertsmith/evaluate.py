@@ -1,52 +1,90 @@
-"""`bertsmith evaluate`: metrics of a model on labelled rows or held-out documents, and the gate."""
+"""`bertsmith evaluate`: metrics of a model on labelled rows or held-out documents, their report, and the gate."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sklearn.dummy import DummyClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score
-from sklearn.pipeline import make_pipeline
-
+from bertsmith.baselines import baseline_metrics
 from bertsmith.bundle import Bundle
 from bertsmith.config.inference import EvaluateOptions
-from bertsmith.data.examples import read_examples
 from bertsmith.data.ngrams import NGrams
 from bertsmith.data.pretraining import heldout_dataset
 from bertsmith.data.shards import check_tokenizer, open_shards
 from bertsmith.errors import GateMissed, InputError, nearest
-from bertsmith.files import MANIFEST
+from bertsmith.files import MANIFEST, check_output
+from bertsmith.metrics.judgement import LOWER_IS_BETTER, Judgement
 from bertsmith.predict import Model, open_model
-from bertsmith.tasks.inference import run
+from bertsmith.tasks.base import Task
+from bertsmith.tasks.inference import results
+from bertsmith.tasks.known import check_segments
 from bertsmith.tasks.pretrain import PretrainTask, evaluate_pretraining
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's answers to labelled rows, judged."""
+
+    task: Task
+    rows: Sequence[Any]
+    results: Sequence[Any]
+    judgement: Judgement
+
+
 def evaluate(options: EvaluateOptions) -> dict[str, Any]:
-    """Metrics by name, with `rows` or `sequences`; the gate is for `check_gate`."""
+    """Metrics by name, with `rows` or `sequences`; the gate is for `check_gate`.
+
+    With `out` a report is written, with intervals, a table of classes, and the surest mistakes (`evaluation_report`).
+    """
     gate = parse_gate(options.fail_under)
+    if options.out is not None:
+        check_output(options.out, overwrite=options.overwrite)
     model = open_model(options)
-    is_shards = options.data.is_dir() and (options.data / MANIFEST).is_file()
-    metrics = evaluate_encoder(model.bundle, options) if is_shards else evaluate_rows(model, options)
+    if options.data.is_dir() and (options.data / MANIFEST).is_file():
+        for name in ("out", "baseline"):
+            if getattr(options, name) is not None:
+                raise InputError("is for labelled rows, and --data is shards; leave it out", field=f"--{name}")
+        metrics = evaluate_encoder(model.bundle, options)
+    else:
+        found = evaluate_rows(model, options)
+        baselines = _baselines(found, options)
+        metrics = {**found.judgement.metrics, "rows": len(found.rows), **found.judgement.counts, **baselines}
+        if options.out is not None:
+            from bertsmith.evaluation_report import write_report
+
+            write_report(options, found, metrics)
     for name in gate:
-        if name not in metrics:
+        if not isinstance(metrics.get(name), float):
+            known = [key for key, value in metrics.items() if isinstance(value, float)]
             raise InputError(
-                f"no metric {name!r}{nearest(name, metrics)}; this model has: {', '.join(metrics)}",
-                field="--fail-under",
+                f"no metric {name!r}{nearest(name, known)}; there are: {', '.join(known)}", field="--fail-under"
             )
     return metrics
 
 
-def evaluate_rows(model: Model, options: EvaluateOptions) -> dict[str, Any]:
-    """Metrics of a fine-tuned model on labelled rows."""
-    task = model.classify_task()
-    rows = read_examples(options.data, columns=options.columns)
+def evaluate_rows(model: Model, options: EvaluateOptions) -> Evaluation:
+    """The answers of a fine-tuned model to labelled rows."""
+    task = model.task()
+    rows = task.read(options.data, columns=options.columns)
     inputs = task.prepare(rows, model.bundle.tokenizer)
-    outputs = run(model.bundle.model, task, inputs, batch_tokens=options.batch_tokens)
-    labels = [encoded.label for encoded in inputs if encoded.label is not None]
-    return {**task.score(outputs, labels), "rows": len(rows)}
+    check_segments(rows, inputs, model.bundle.model.config)
+    found = results(
+        model.bundle.model,
+        task,
+        rows,
+        inputs,
+        batch_tokens=options.batch_tokens,
+        batch_size=options.batch_size,
+    )
+    return Evaluation(task, rows, found, task.judge(rows, found))
+
+
+def _baselines(found: Evaluation, options: EvaluateOptions) -> dict[str, float]:
+    if options.baseline is None:
+        return {}
+    train = found.task.read(options.baseline, columns=options.columns)
+    return baseline_metrics(found.task, train, found.rows)
 
 
 def evaluate_encoder(bundle: Bundle, options: EvaluateOptions) -> dict[str, Any]:
@@ -78,31 +116,12 @@ def parse_gate(text: str | None) -> dict[str, float]:
 
 
 def check_gate(metrics: dict[str, Any], fail_under: str | None) -> None:
-    """Raise `GateMissed` naming the metrics that are lower than asked."""
-    missed = [
-        f"{name} is {metrics[name]:.4f}, below {limit:g}"
-        for name, limit in parse_gate(fail_under).items()
-        if not metrics[name] >= limit
-    ]
+    """Raise `GateMissed` naming the metrics that are worse than asked: lower, or higher if they count errors."""
+    missed = []
+    for name, limit in parse_gate(fail_under).items():
+        value = metrics[name]
+        counts_errors = name in LOWER_IS_BETTER or name.endswith("_loss")
+        if not (value <= limit if counts_errors else value >= limit):
+            missed.append(f"{name} is {value:.4f}, {'above' if counts_errors else 'below'} {limit:g}")
     if missed:
         raise GateMissed("; ".join(missed))
-
-
-def baselines(train: Path, test: Path, *, columns: str | None = None) -> dict[str, float]:
-    """What needs no network: TF-IDF + logistic regression, and the commonest class, trained and tested on rows.
-
-    Returns `tfidf_accuracy`, `tfidf_macro_f1`, `majority_accuracy`, `majority_macro_f1`.
-    """
-    train_rows, test_rows = (read_examples(path, columns=columns) for path in (train, test))
-    texts, heldout = ([f"{row.text} {row.pair or ''}" for row in rows] for rows in (train_rows, test_rows))
-    labels, truth = ([row.label for row in rows] for rows in (train_rows, test_rows))
-    models = {
-        "tfidf": make_pipeline(TfidfVectorizer(sublinear_tf=True), LogisticRegression(max_iter=1000, C=10.0)),
-        "majority": DummyClassifier(strategy="most_frequent"),
-    }
-    figures = {}
-    for name, model in models.items():
-        guesses = model.fit(texts, labels).predict(heldout)
-        figures[f"{name}_accuracy"] = float(accuracy_score(truth, guesses))
-        figures[f"{name}_macro_f1"] = float(f1_score(truth, guesses, average="macro", zero_division=0))
-    return figures

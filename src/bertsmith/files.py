@@ -98,14 +98,21 @@ def _own_sum(manifest: dict[str, Any]) -> str:
 def read_json(path: Path) -> Any:
     """Parse a JSON file; an unreadable one is an `InputError` that names line and reason."""
     try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise InputError("no such file", file=path) from None
+    return parse_json(content, file=path)
+
+
+def parse_json(content: bytes, *, file: Path) -> Any:
+    """Parse the content of `file`, as `read_json` does."""
+    try:
+        return json.loads(content, parse_constant=_refuse_constant)
     except RecursionError:
-        raise InputError("not a file that bertsmith can read: it is nested too deeply", file=path) from None
+        raise InputError("not a file that bertsmith can read: it is nested too deeply", file=file) from None
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, and our own
         line = getattr(error, "lineno", None)
-        raise InputError(f"not valid JSON ({error}); the file is damaged", file=path, line=line) from None
+        raise InputError(f"not valid JSON ({error}); the file is damaged", file=file, line=line) from None
 
 
 def _refuse_constant(name: str) -> None:

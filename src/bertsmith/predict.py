@@ -14,14 +14,19 @@ from bertsmith.batch import Batch
 from bertsmith.bundle import Bundle, load_bundle, resolve
 from bertsmith.config.finetune import LongDocs
 from bertsmith.config.inference import FillOptions, ModelOptions, PredictOptions
-from bertsmith.data.examples import Example, read_examples
+from bertsmith.data.choices import ChoiceExample
+from bertsmith.data.examples import Example
+from bertsmith.data.questions import Question
 from bertsmith.errors import InputError
 from bertsmith.models.encoder import Encoder
 from bertsmith.nn.attention import ReferenceAttention
 from bertsmith.runtime import choose_device, set_threads
-from bertsmith.tasks.classify import ClassifyTask, check_pairs, task_from_manifest
+from bertsmith.tasks.base import Task
+from bertsmith.tasks.classify import ClassifyTask
 from bertsmith.tasks.embedding import embed_texts
-from bertsmith.tasks.inference import BATCH_TOKENS, run
+from bertsmith.tasks.inference import BATCH_TOKENS, results
+from bertsmith.tasks.known import TASKS, check_segments, task_from_manifest
+from bertsmith.tasks.tag import TagTask
 
 
 class Model:
@@ -35,28 +40,88 @@ class Model:
         """The encoder, a plain `torch.nn.Module`."""
         return self.bundle.model.encoder
 
-    def predict(self, texts: Sequence[str], *, batch_tokens: int = BATCH_TOKENS) -> list[dict[str, Any]]:
-        """`[{"label": "positive", "score": 0.98}]`, one for each text. Raises `InputError` without a task."""
-        return self.predict_rows(_examples(_listed(texts)), batch_tokens=batch_tokens)
+    def predict(
+        self,
+        texts: Sequence[str],
+        *,
+        pairs: Sequence[str] | None = None,
+        questions: Sequence[str] | None = None,
+        choices: Sequence[Sequence[str]] | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> list[Any]:
+        """One answer for each text, in the shape of transformers' pipelines (see `decode` of the task's module).
 
-    def predict_rows(self, rows: Sequence[Example], *, batch_tokens: int = BATCH_TOKENS) -> list[dict[str, Any]]:
-        """The same for rows of a file, which may be pairs."""
-        task = self.classify_task()
-        check_pairs(rows, self.bundle.model.config)
+        `[{"label": "positive", "score": 0.98}]` of a classifier, whose texts may have `pairs`. A tagger gives a list of
+        entities a text; a model for questions an answer to each of `questions`, found in its text; multiple choice
+        the best of each text's `choices`. Raises `InputError` without a task, and for what the task cannot take.
+        """
+        place, count = Path("texts"), len(_listed(texts))
+        for name, given in (("pairs", pairs), ("questions", questions), ("choices", choices)):
+            if given is not None and len(given) != count:
+                raise InputError(f"{len(given)} {name} for {count} texts; give one for each", field=name)
+        rows = [
+            self.row(
+                text,
+                pair=None if pairs is None else pairs[i],
+                question=None if questions is None else questions[i],
+                choices=None if choices is None else tuple(choices[i]),
+                file=place,
+                line=i + 1,
+            )
+            for i, text in enumerate(texts)
+        ]
+        return self.predict_rows(rows, batch_tokens=batch_tokens)
+
+    def row(
+        self,
+        text: str,
+        *,
+        pair: str | None = None,
+        question: str | None = None,
+        choices: tuple[str, ...] | None = None,
+        file: Path,
+        line: int = 1,
+    ) -> Any:
+        """A row of the model's task. Raises `InputError` for what the task has no use for, or lacks."""
+        task = self.task()
+        given = {"pair": pair, "question": question, "choices": choices}
+        needed = {"qa": "question", "choice": "choices"}.get(task.name)
+        for name, value in given.items():
+            if value is not None and name != needed and not (name == "pair" and task.name == "classify"):
+                raise InputError(f"a model for {task.name} has no use for it", field=f"--{name}")
+        if isinstance(task, TagTask):
+            return task.row_of(text, file=file, line=line)
+        if isinstance(task, ClassifyTask):
+            return Example(file, line, text, pair, None)
+        if needed is not None and given[needed] is None:
+            raise InputError(f"a model for {task.name} needs it", field=f"--{needed}")
+        if task.name == "qa":
+            if not text.strip() or not (question or "").strip():
+                raise InputError("is empty", file=file, line=line, field="question" if text.strip() else "context")
+            return Question(file, line, question or "", text, None)
+        if len(choices or ()) < 2:
+            raise InputError("at least two are needed", field="--choices")
+        return ChoiceExample(file, line, text, choices or (), None)
+
+    def predict_rows(self, rows: Sequence[Any], *, batch_tokens: int = BATCH_TOKENS) -> list[Any]:
+        """The same for rows of a file, as the task reads them."""
+        task, model = self.task(), self.bundle.model
         inputs = task.prepare(rows, self.bundle.tokenizer, labelled=False)
-        return [task.decode(output) for output in run(self.bundle.model, task, inputs, batch_tokens=batch_tokens)]
+        check_segments(rows, inputs, model.config)
+        found = results(model, task, rows, inputs, batch_tokens=batch_tokens)
+        return [task.decode(row, result) for row, result in zip(rows, found, strict=True)]
 
-    def classify_task(self) -> ClassifyTask:
+    def task(self) -> Task:
         """The task that the model was fine-tuned for."""
-        task = self.bundle.task
-        if task["name"] != "classify":
-            made_for = task.get("problem_type") or task["name"] or ", ".join(self.bundle.model.heads) or "no task"
+        stored = self.bundle.task
+        if stored["name"] not in TASKS:
+            made_for = stored["name"] or ", ".join(self.bundle.model.heads) or "no task"
             raise InputError(
-                f"this model is for {made_for.replace('_', ' ')}; predict answers with one label out of several "
-                "(bertsmith finetune classify makes such a model)",
+                f"this model is for {made_for.replace('_', ' ')}; bertsmith finetune makes one that answers "
+                f"({', '.join(TASKS)})",
                 file=self.bundle.path,
             )
-        return task_from_manifest(self.bundle.task)
+        return task_from_manifest(stored, path=self.bundle.path)
 
     def embed(
         self,
@@ -234,13 +299,16 @@ def open_model(options: ModelOptions) -> Model:
     return load(options.model, device=options.device)
 
 
-def predict(options: PredictOptions) -> Iterator[dict[str, Any]]:
-    """One answer for each text, in order."""
+def predict(options: PredictOptions) -> Iterator[Any]:
+    """One answer for each row, in order."""
     model = open_model(options)
     if options.text is not None:
-        rows = _examples([options.text])
+        choices = None if options.choices is None else tuple(part.strip() for part in options.choices.split("|"))
+        rows = [
+            model.row(options.text, pair=options.pair, question=options.question, choices=choices, file=Path("--text"))
+        ]
     elif options.data is not None:
-        rows = read_examples(options.data, columns=options.columns, labelled=False)
+        rows = model.task().read(options.data, columns=options.columns, labelled=False)
     yield from model.predict_rows(rows, batch_tokens=options.batch_tokens)
 
 
@@ -259,10 +327,6 @@ def _listed(texts: Sequence[str]) -> list[str]:
 
 def _head_mask(values: Any) -> Tensor | None:
     return None if values is None else torch.as_tensor(values, dtype=torch.float32)
-
-
-def _examples(texts: Sequence[str]) -> list[Example]:
-    return [Example(Path("--text"), number, text, None, None) for number, text in enumerate(texts, 1)]
 
 
 def _put_in(text: str, place: int, token: str, *, mask: str) -> str:

@@ -97,7 +97,7 @@ def dispatch(words: list[str]) -> int:
     fail_under = getattr(options, "fail_under", None)
     if fail_under is not None:
         load("evaluate:check_gate")(result, fail_under)
-    return 0
+    return InputError.exit_code if isinstance(result, dict) and result.get("errors") else 0
 
 
 def shortened(options: Any) -> Any:

@@ -21,6 +21,20 @@ def json_lines(result: Iterable[dict[str, Any]], _options: Any) -> Iterator[str]
         yield json.dumps(row, ensure_ascii=False, allow_nan=False)
 
 
+def checked(result: dict[str, Any], options: Any) -> Iterator[str]:
+    """What `check` found: figures of each file, then findings, the worst first, and the command."""
+    for name, values in result["files"].items():
+        yield f"{name}: {result['task']}"
+        yield from (f"  {line}" for line in figures(values, options))
+        yield ""
+    for kind in ("errors", "warnings", "notes"):
+        yield from result[kind]
+    if not any(result[kind] for kind in ("errors", "warnings", "notes")):
+        yield "nothing to complain about"
+    if result["command"]:
+        yield f"\n{result['command']}"
+
+
 def guesses(result: list[list[dict[str, Any]]], _options: Any) -> Iterator[str]:
     """For each [MASK] its guesses: probability, token, and the text with it put in."""
     for number, answers in enumerate(result, 1):

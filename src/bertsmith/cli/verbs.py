@@ -44,10 +44,34 @@ VERBS: dict[str, Verb] = {
         "train.pretrain:pretrain",
         "figures",
     ),
+    "check": Verb(
+        "look at labelled files before training; prints the command that trains",
+        "config.check:CheckOptions",
+        "check:check",
+        "checked",
+    ),
     "finetune classify": Verb(
-        "a classifier of texts or pairs of texts",
+        "labels for a text or a pair of texts, or a number",
         "config.finetune:ClassifyOptions",
-        "train.finetune:finetune_classify",
+        "train.finetune:finetune",
+        "figures",
+    ),
+    "finetune tag": Verb(
+        "a tag for each word: entities, parts of speech",
+        "config.finetune:TagOptions",
+        "train.finetune:finetune",
+        "figures",
+    ),
+    "finetune qa": Verb(
+        "answers to questions, taken from a text",
+        "config.finetune:QaOptions",
+        "train.finetune:finetune",
+        "figures",
+    ),
+    "finetune choice": Verb(
+        "which of several texts goes with the first",
+        "config.finetune:ChoiceOptions",
+        "train.finetune:finetune",
         "figures",
     ),
     "evaluate": Verb(
@@ -56,7 +80,7 @@ VERBS: dict[str, Verb] = {
         "evaluate:evaluate",
         "figures",
     ),
-    "predict": Verb("one JSON line for each text", "config.inference:PredictOptions", "predict:predict", "json_lines"),
+    "predict": Verb("one JSON line for each row", "config.inference:PredictOptions", "predict:predict", "json_lines"),
     "embed": Verb(
         "one vector for each text, to .npy or .parquet", "config.embed:EmbedOptions", "embed:embed", "figures"
     ),

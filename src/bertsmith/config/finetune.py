@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bertsmith.config.training import TrainingOptions
 
 LongDocs = Literal["error", "truncate"]
+"""For texts that are embedded."""
+
+LongTexts = Literal["error", "truncate", "head-tail", "window"]
+"""For texts that are classified."""
+
+Problem = Literal["auto", "single", "multi", "regression"]
+
+Aggregation = Literal["none", "simple", "first", "average", "max"]
 
 
 class FinetuneOptions(TrainingOptions):
@@ -18,26 +26,106 @@ class FinetuneOptions(TrainingOptions):
     model: str
     """Where to start: a model directory, or hf:org/name[@revision]."""
     train: Path
-    """Training rows (.tsv .csv .jsonl .parquet, also compressed)."""
+    """Training rows."""
     dev: Path | None = None
     """Rows to choose the best checkpoint by; without it the last one is kept."""
     columns: str | None = None
     """`text=review,label=stars` maps a file's header; `text,label` names the columns of a file without one."""
     max_length: int | None = Field(default=None, ge=3)
-    """Longest sequence, special tokens included; by default the model's positions."""
-    long_docs: LongDocs = "error"
-    """What to do with a longer text: refuse it, or cut its end off (counted)."""
+    """Longest sequence, special tokens included; by default what model and tokenizer can read."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on hidden states, attention probabilities and before the head."""
     freeze_layers: int | None = Field(default=None, ge=0)
     """Leave the embeddings and the first so many blocks as they are; 0 freezes the embeddings alone."""
+    reinit_layers: int = Field(default=0, ge=0)
+    """Draw the last so many blocks, and the pooler, anew (Zhang et al. 2021)."""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    """Learning rate of a block, in that of the block above it; 1 gives all the same (Howard and Ruder 2018)."""
     random_init: bool = False
     """Start from random weights of the model's shape, to see what pretraining is worth."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many evaluations without a better one."""
-    learning_rate: float = Field(default=5e-5, gt=0)
-    """Highest learning rate."""
+    seeds: int = Field(default=1, ge=1)
+    """Train so often, from `--seed` on; the best by `--dev` is kept, mean and deviation are reported."""
+    search: int = Field(default=0, ge=0)
+    """Try so many settings of learning rate, batch size and epochs by `--dev`, and keep the best (extra tune)."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Highest learning rate; by default what suits the size of the encoder's weights (5e-5 for BERT base)."""
+
+    @model_validator(mode="after")
+    def _options_with_dev(self) -> FinetuneOptions:
+        for name in ("search", "patience", "seeds"):
+            if (getattr(self, name) or 0) > (name == "seeds") and self.dev is None:
+                raise ValueError(f"--{name} compares models on dev rows; give --dev FILE")
+        if self.search and self.seeds > 1:
+            raise ValueError("--search and --seeds both train several models; give one of them")
+        if self.plan and (self.search or self.seeds > 1):
+            raise ValueError("--plan looks at one run; leave --search and --seeds out")
+        return self
 
 
 class ClassifyOptions(FinetuneOptions):
-    """Fine-tune a classifier: one label for a text, or for a pair of texts."""
+    """Fine-tune a classifier: one label or several for a text or a pair of texts, or a number."""
+
+    long_docs: LongTexts = "error"
+    """What to do with a longer text: refuse it, cut its end off, keep its head and tail, or read it in overlapping
+    windows; the same when the model is used."""
+    stride: int = Field(default=64, ge=0)
+    """Tokens that two windows of a text share."""
+    problem: Problem = "auto"
+    """single: one label a text; multi: any number of them; regression: a number. By default multi where labels are
+    lists, regression where the column is `score`, else single."""
+    separator: str | None = Field(default=None, min_length=1)
+    """What parts the labels of a cell, for example `,`; makes the problem multi."""
+    class_weights: str | None = None
+    """auto: rare labels weigh more; or `LABEL=NUMBER` for some of them, parted by commas."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each target that is spread over all labels (Szegedy et al. 2016)."""
+    calibrate: bool = False
+    """Scale the logits by a temperature so that probabilities are right on `--dev` (Guo et al. 2017)."""
+    thresholds: str | None = None
+    """auto: for each label the probability that gives the best F1 on `--dev`; or one number, or `LABEL=NUMBER` for
+    some, parted by commas. Only with problem multi; by default 0.5."""
+
+    @model_validator(mode="after")
+    def _options_that_need_dev(self) -> ClassifyOptions:
+        if self.dev is None and self.calibrate:
+            raise ValueError("--calibrate needs rows that training does not see; give --dev FILE")
+        if self.dev is None and self.thresholds == "auto":
+            raise ValueError("--thresholds auto needs rows that training does not see; give --dev FILE")
+        if self.separator is not None and self.problem not in ("auto", "multi"):
+            raise ValueError(f"--separator parts several labels, and --problem is {self.problem}; leave one out")
+        return self
+
+
+class TagOptions(FinetuneOptions):
+    """Fine-tune a tagger: one label for each word (entities, parts of speech). Rows are CoNLL, CoNLL-U, or JSON lines
+    or Parquet with `tokens` and `tags`."""
+
+    stride: int = Field(default=64, ge=0)
+    """Tokens that two windows of a long sentence share."""
+    aggregation: Aggregation = "first"
+    """How a word's tag comes from its pieces: from its first one (also simple), the average, or the most certain of
+    them; none answers word by word, without joining words to entities."""
+    constrained: bool = True
+    """Only sequences that the scheme of the tags allows (no I-PER after O in BIO): the best one is found."""
+
+
+class QaOptions(FinetuneOptions):
+    """Fine-tune for questions whose answer stands in a text. Rows are SQuAD 1.1 or 2 (.json), or have `question`,
+    `context` and `answers`."""
+
+    stride: int = Field(default=128, ge=0)
+    """Tokens that two windows of a long text share."""
+    max_answer_length: int = Field(default=30, ge=1)
+    """Most tokens of an answer."""
+    null_threshold: float | None = None
+    """How much better no answer must be than the best one to be given; by default what is best on `--dev`, else 0."""
+
+
+class ChoiceOptions(FinetuneOptions):
+    """Fine-tune for multiple choice: which of several texts goes with the first. Rows have `text`, `choices` (a list)
+    or `choice1`, `choice2`, …, and `label`: the number of the right one, from 0, or its text."""
+
+    long_docs: LongDocs = "error"
+    """What to do with a longer row: refuse it, or cut the end of its longer text off (counted)."""

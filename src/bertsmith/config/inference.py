@@ -24,15 +24,24 @@ class EvaluateOptions(ModelOptions):
     """Measure a model on labelled rows, or an encoder on the held-out documents of shards."""
 
     data: Path
-    """Labelled rows (.tsv .csv .jsonl .parquet), or a shards directory for an encoder."""
+    """Labelled rows in a format of the model's task, or a shards directory for an encoder."""
     columns: str | None = None
     """`text=review,label=stars` maps a file's header; `text,label` names the columns of a file without one."""
     batch_tokens: int = Field(default=4096, ge=1)
     """Most tokens computed at a time."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Most inputs computed at a time; by default `--batch-tokens` alone decides."""
+    baseline: Path | None = None
+    """Training rows: also measure what needs no network (the commonest label, TF-IDF with a logistic regression, each
+    word's commonest tag)."""
+    out: Path | None = None
+    """Directory to write `report.json`, `report.md` with pictures, and `predictions.jsonl` to."""
+    overwrite: bool = False
+    """Replace an existing `--out`."""
     max_length: int = Field(default=128, ge=4)
     """Longest sequence made from shards (an encoder only)."""
     fail_under: str | None = None
-    """Exit with 3 if a metric is lower than this: `accuracy=0.9`, or several, parted by commas."""
+    """Exit with 3 if a metric is worse than this: `accuracy=0.9`, or several, parted by commas."""
 
 
 class PredictOptions(ModelOptions):
@@ -40,8 +49,14 @@ class PredictOptions(ModelOptions):
 
     text: str | None = None
     """One text."""
+    pair: str | None = None
+    """The second text of a pair, beside `--text`."""
+    question: str | None = None
+    """What to ask about `--text` (a model for questions)."""
+    choices: str | None = None
+    """What to choose from for `--text`, parted by `|` (a model for multiple choice)."""
     data: Path | None = None
-    """A file of texts (.txt: one a line; .tsv .csv .jsonl .parquet: column text, or text_a and text_b)."""
+    """A file of rows in a format of the model's task; for classifiers and taggers also .txt, one text a line."""
     columns: str | None = None
     """`text=review` maps a file's header; `text,-` names the columns of a file without one."""
     batch_tokens: int = Field(default=4096, ge=1)
@@ -51,6 +66,9 @@ class PredictOptions(ModelOptions):
     def _one_source(self) -> PredictOptions:
         if (self.text is None) == (self.data is None):
             raise ValueError("give either --text TEXT or --data FILE")
+        for name in ("pair", "question", "choices"):
+            if getattr(self, name) is not None and self.text is None:
+                raise ValueError(f"--{name} goes with --text TEXT")
         return self
 
 

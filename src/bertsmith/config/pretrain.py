@@ -22,6 +22,8 @@ class PretrainOptions(TrainingOptions):
     """Tokenizer directory that must be the one that made the shards; by default the shards' own copy."""
     model: str | None = None
     """Continue from this model (a directory, or hf:org/name[@revision]) instead of random weights."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Highest learning rate."""
     objective: Literal["nsp", "sop", "none"] = "nsp"
     """What is learnt beside masked tokens: nsp = does B follow A, sop = in which order are A and B, none = nothing."""
     size: SizeName | None = None

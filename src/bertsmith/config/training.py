@@ -36,7 +36,7 @@ class TrainingOptions(Options):
     """Under torchrun, keep only a part of weights and optimizer in each process (FSDP2); without it each has all."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more work."""
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     """Highest learning rate."""
     optimizer: OptimizerName = "adamw"
     """adamw, or muon: Muon for the matrices of blocks and heads, AdamW for embeddings, norms and biases."""

@@ -17,6 +17,9 @@ from typing import Any, BinaryIO, NoReturn, Protocol
 
 from bertsmith.errors import ErrorCollector, InputError, nearest
 
+TAGGED = (".conll", ".conllu", ".bio", ".iob", ".iob2")
+"""Extensions of files with one word a line (`data.tagged`)."""
+
 FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 """Extensions that say how the content is read."""
 
@@ -27,23 +30,23 @@ BUFFER = 1 << 18
 """Bytes read at a time."""
 
 
-def check_files(files: Sequence[Path]) -> None:
+def check_files(files: Sequence[Path], *, formats: Sequence[str] = FORMATS) -> None:
     """Raise one `InputError`, or up to 20 as `InputErrors`, unless every file can be read by this module.
 
-    Each must exist, be a regular file, have a supported extension, and not be empty.
+    Each must exist, be a regular file, have an extension of `formats`, and not be empty.
     """
     if not files:
         raise InputError("no files are given")
     errors = ErrorCollector()
     for path in files:
         try:
-            _check_file(path)
+            _check_file(path, formats)
         except InputError as error:
             errors.add(error)
     errors.raise_if_any()
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, formats: Sequence[str]) -> None:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
@@ -55,8 +58,9 @@ def _check_file(path: Path) -> None:
     extension, compression = format_of(path)
     if extension == ".parquet" and compression:
         raise InputError(f"Parquet is compressed inside; unpack the {compression} first", file=path)
-    if extension not in FORMATS:
-        known = f"expected {', '.join(FORMATS)}, each but the last also with {', '.join(COMPRESSIONS)}"
+    if extension not in formats:
+        besides = "each but .parquet also" if ".parquet" in formats else "each also"
+        known = f"expected {', '.join(formats)}, {besides} with {', '.join(COMPRESSIONS)}"
         raise InputError(f'the extension "{extension}{compression}" is not supported; {known}', file=path)
     if not status.st_size:
         raise InputError("is empty", file=path)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.models.bert import Bert
 from bertsmith.nn.attention import SelfAttention
+from bertsmith.nn.init import initialize
 
 
 def num_labels(model: Bert) -> int:
@@ -122,6 +123,17 @@ def freeze(model: Bert, layers: int) -> list[nn.Parameter]:
     for part in (model.encoder.embeddings, *model.encoder.blocks[:layers]):
         part.requires_grad_(False)
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def reinitialize(model: Bert, layers: int) -> None:
+    """Draw the last `layers` blocks and the pooler anew (Zhang et al. 2021, section 5). Raises `ValueError` for more
+    blocks than there are."""
+    blocks = model.encoder.blocks
+    if layers > len(blocks):
+        raise ValueError(f"{layers} is more than the model's {len(blocks)} blocks")
+    parts = [*list(blocks)[len(blocks) - layers :], *([model.pooler] if model.pooler is not None and layers else [])]
+    for part in parts:
+        initialize(part, std=model.config.initializer_range)
 
 
 def attention_of(model: Bert, layer: int) -> SelfAttention:

@@ -1,14 +1,19 @@
 """The task protocol: all that training, evaluation and prediction know about a task.
 
-rows -> prepare -> Encoded … -> collate -> Batch -> model -> loss        (training)
-                                                         -> outputs -> decode   (prediction)
-                                                         -> outputs -> score    (evaluation)
+file -> read -> rows -> prepare -> Encoded … -> collate -> Batch -> model -> loss                        (training)
+                                                                 -> outputs -> join -> result of a row
+                                                          result -> decode                               (prediction)
+                                                          results -> judge                               (evaluation)
+
+A row may take several inputs, as a long text takes windows: `Encoded.row` says whose it is, and `join` makes one result
+of the outputs. What a result is, the task knows: logits of labels, logits of words, candidates of answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +21,10 @@ import torch
 from torch import Tensor
 
 from bertsmith.batch import Batch
+from bertsmith.metrics.judgement import Judgement
 from bertsmith.models.bert import Bert
 from bertsmith.models.losses import cross_entropy
+from bertsmith.tokenizer.directory import TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -60,42 +67,95 @@ class Trainable(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoded:
     """One input, ready for a batch."""
 
-    input_ids: np.ndarray
-    """`[length]`, special tokens included."""
-    token_type_ids: np.ndarray
-    """`[length]`."""
-    label: int | None = None
+    sequences: tuple[np.ndarray, ...]
+    """`[length]` each, special tokens included: one, or one for each choice."""
+    token_type_ids: tuple[np.ndarray, ...]
+    """Of the same lengths."""
+    row: int
+    """Number of the row that it belongs to."""
+    label: Any = None
+    """What the loss needs; the task's own."""
+    origin: Any = None
+    """What `join` needs to find the row's words or characters again; the task's own."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return sum(len(ids) for ids in self.sequences)
 
 
 class Task(Trainable, Protocol):
     """What evaluation and prediction need beside that."""
 
-    name: str
-    primary_metric: str
+    @property
+    def name(self) -> str:
+        """As in `finetune NAME`."""
+        ...
 
-    def collate(self, examples: Sequence[Encoded]) -> Batch:
-        """Pack examples, with their labels if all have one."""
+    @property
+    def primary_metric(self) -> str:
+        """Name of the metric that decides which checkpoint is best; more is better."""
+        ...
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs of the head, where that is a choice."""
+        ...
+
+    def read(self, path: Path, *, columns: str | None = None, labelled: bool = True) -> list[Any]:
+        """The rows of a file. Raises `InputError`s with file, line and field."""
+        ...
+
+    def prepare(self, rows: Sequence[Any], tokenizer: TextTokenizer, *, labelled: bool = True) -> list[Encoded]:
+        """The inputs of `rows`, in their order. Raises `InputError`s for rows that the task cannot take."""
+        ...
+
+    def collate(self, inputs: Sequence[Encoded]) -> Batch:
+        """Pack inputs, with what the loss needs if all have it."""
         ...
 
     def outputs(self, model: Bert, batch: Batch) -> list[np.ndarray]:
-        """One float32 array per sequence of `batch`, in its order."""
+        """One float32 array for each input of `batch`, in its order."""
         ...
 
-    def decode(self, output: np.ndarray) -> dict[str, Any]:
-        """What `predict` prints for one output."""
+    def join(self, row: Any, inputs: Sequence[Encoded], outputs: Sequence[np.ndarray]) -> Any:
+        """The result of one row, from its inputs and their outputs."""
         ...
 
-    def score(self, outputs: Sequence[np.ndarray], labels: Sequence[int]) -> dict[str, float]:
-        """Metrics by name."""
+    def decode(self, row: Any, result: Any) -> Any:
+        """What `predict` prints for the row; the shape of transformers' pipelines."""
+        ...
+
+    def judge(self, rows: Sequence[Any], results: Sequence[Any]) -> Judgement:
+        """Metrics of labelled rows."""
+        ...
+
+    def fitted(self, options: Any, rows: Sequence[Any], results: Sequence[Any]) -> Task:
+        """The task with what `options` asks to fit on dev rows (a temperature, thresholds); itself if nothing."""
         ...
 
     def manifest(self) -> dict[str, Any]:
-        """What must be stored to build this task again (see `tasks.classify.task_from_manifest`)."""
+        """What must be stored to build this task again (`tasks.known.task_from_manifest`)."""
         ...
+
+
+def packed(inputs: Sequence[Encoded], labels: dict[str, Tensor]) -> Batch:
+    """All sequences of `inputs` in one batch."""
+    return Batch.from_sequences(
+        [ids for encoded in inputs for ids in encoded.sequences],
+        token_type_ids=[types for encoded in inputs for types in encoded.token_type_ids],
+        labels=labels,
+    )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last dimension, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(-1, keepdims=True))
 
 
 def cross_entropy_term(logits: Tensor, labels: Tensor) -> LossTerm:

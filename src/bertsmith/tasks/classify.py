@@ -1,101 +1,188 @@
-"""Classification: one label for a text or a pair of texts (Devlin et al. 2018, section 4.1)."""
+"""Classification: one label for a text or a pair of texts (Devlin et al. 2018, section 4.1), several, or a number."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from sklearn.metrics import accuracy_score, f1_score
+import torch.nn.functional as F
+from torch import Tensor
 
 from bertsmith.batch import Batch
-from bertsmith.config.encoder import EncoderConfig
-from bertsmith.config.finetune import LongDocs
-from bertsmith.data.examples import Example
+from bertsmith.config.finetune import ClassifyOptions, LongTexts
+from bertsmith.data.examples import Example, LabelFormat, read_examples
 from bertsmith.errors import ErrorCollector, InputError, listing, nearest
+from bertsmith.metrics.classification import judge_classes, judge_label_sets, judge_numbers
+from bertsmith.metrics.judgement import Judgement
 from bertsmith.models.bert import Bert
 from bertsmith.models.flops import encoder_flops, pooled_flops
-from bertsmith.tasks.base import Encoded, LossTerm, cross_entropy_term
+from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
+from bertsmith.tasks.long_texts import inputs_of, joined_windows
 from bertsmith.tokenizer.directory import TextTokenizer
 
 log = logging.getLogger("bertsmith")
 
+PRIMARY = {"single": "accuracy", "multi": "micro_f1", "regression": "pearson"}
+
+NUMBER = "score"
+"""What the one output of a regression is called."""
+
 
 @dataclass(frozen=True)
 class ClassifyTask:
-    """`Task` for single-label classification. `labels` are in the order of their first row in the training file."""
+    """`Task` for texts. `labels` are in the order of their first row in training; of a regression `("score",)`.
+
+    `class_weights` and `label_smoothing` concern training only and are not stored. A weight multiplies the loss of a
+    label's rows (problem multi: of the rows that have it).
+    """
 
     labels: tuple[str, ...]
     max_length: int
-    long_docs: LongDocs = "error"
+    long_docs: LongTexts = "error"
+    problem: Literal["single", "multi", "regression"] = "single"
+    stride: int = 64
+    separator: str | None = None
+    """What parts the labels of a cell in a file."""
+    temperature: float = 1.0
+    """Logits are divided by it before they become probabilities."""
+    thresholds: tuple[float, ...] = ()
+    """Of problem multi: the probability of each label from which on it is answered; empty: 0.5."""
+    class_weights: tuple[float, ...] = ()
+    label_smoothing: float = 0.0
     name = "classify"
-    primary_metric = "accuracy"
     heads = ("pooler", "classifier")
+
+    @classmethod
+    def from_rows(cls, options: ClassifyOptions, rows: Sequence[Example], *, max_length: int) -> ClassifyTask:
+        """The task that the training rows define."""
+        first = rows[0].label
+        problem: Literal["single", "multi", "regression"] = (
+            "multi" if isinstance(first, tuple) else "regression" if isinstance(first, float) else "single"
+        )
+        names = [label for row in rows for label in _names(row.label)]
+        labels = tuple(dict.fromkeys(names)) if problem != "regression" else (NUMBER,)
+        if problem == "single" and len(labels) < 2:
+            raise InputError(
+                f"all {len(rows)} rows have the label {labels[0]!r}; a classifier needs at least two labels",
+                file=options.train,
+                field="label",
+            )
+        if not labels:
+            raise InputError("no row has a label", file=options.train, field="label")
+        if problem != "multi" and options.thresholds is not None:
+            raise InputError(
+                f"the problem is {problem}; thresholds are for several labels a text", field="--thresholds"
+            )
+        if problem == "regression":
+            for flag in ("class_weights", "label_smoothing", "calibrate"):
+                if getattr(options, flag):
+                    raise InputError("the problem is a regression; leave it out", field="--" + flag.replace("_", "-"))
+        if problem == "multi" and options.label_smoothing:
+            raise InputError("is for one label a text; leave it out", field="--label-smoothing")
+        if problem == "multi" and options.calibrate:
+            raise InputError("is for one label a text; --thresholds auto fits several", field="--calibrate")
+        task = cls(labels, max_length, options.long_docs, problem, options.stride, options.separator)
+        weights = _weights(options.class_weights, task, rows)
+        fixed = options.thresholds if options.thresholds != "auto" else None
+        return replace(
+            task,
+            class_weights=weights,
+            label_smoothing=options.label_smoothing,
+            thresholds=_numbers(fixed, labels, field="--thresholds", default=0.5, most=1.0) if fixed else (),
+        )
+
+    @property
+    def primary_metric(self) -> str:
+        """See `Task`."""
+        return PRIMARY[self.problem]
+
+    @property
+    def num_labels(self) -> int:
+        """See `Task`."""
+        return len(self.labels)
 
     def manifest(self) -> dict[str, Any]:
         """See `Task`."""
-        return {
-            "name": self.name,
-            "labels": list(self.labels),
-            "max_length": self.max_length,
-            "long_docs": self.long_docs,
-        }
+        stored = {key: value for key, value in asdict(self).items() if key not in ("class_weights", "label_smoothing")}
+        return {"name": self.name, **stored}
 
-    def prepare(self, examples: Sequence[Example], tokenizer: TextTokenizer, *, labelled: bool = True) -> list[Encoded]:
+    def read(self, path: Path, *, columns: str | None = None, labelled: bool = True) -> list[Example]:
+        """See `Task`."""
+        labels = LabelFormat(self.problem, self.separator if self.problem == "multi" else None)
+        return read_examples(path, columns=columns, labelled=labelled, labels=labels)
+
+    def prepare(self, rows: Sequence[Example], tokenizer: TextTokenizer, *, labelled: bool = True) -> list[Encoded]:
         """Token ids and label numbers. Raises `InputError`s for unknown labels and, with `long_docs` "error", for
-        texts longer than `max_length`; with "truncate" the cut ones are counted in the log.
+        texts longer than `max_length`; the cut ones are counted in the log.
         """
-        texts = [example.text for example in examples]
-        pairs = [example.pair for example in examples]
-        errors, cut, encoded = ErrorCollector(), 0, []
-        encodings = tokenizer.encode_batch(texts, pairs if any(pair is not None for pair in pairs) else None)
-        for example, encoding in zip(examples, encodings, strict=True):
+        pairs = [row.pair for row in rows]
+        errors, long, encoded = ErrorCollector(), 0, []
+        encodings = tokenizer.encode_batch(
+            [row.text for row in rows], pairs if any(pair is not None for pair in pairs) else None
+        )
+        for number, (row, encoding) in enumerate(zip(rows, encodings, strict=True)):
+            place: dict[str, Any] = {"file": row.file, "line": row.line}
             label = None
-            if labelled and example.label in self.labels:
-                label = self.labels.index(example.label)
-            elif labelled:
-                errors.add(
-                    InputError(
-                        f'unknown label "{example.label}"; expected one of: {listing(self.labels)}'
-                        + nearest(example.label or "", self.labels),
-                        file=example.file,
-                        line=example.line,
-                        field="label",
-                    )
-                )
-            ids, types = np.array(encoding.ids), np.array(encoding.type_ids)
-            if len(ids) > self.max_length:
-                cut += 1
+            if labelled:
+                try:
+                    label = self._target(row)
+                except InputError as error:
+                    errors.add(InputError(error.message, **place, field="label"))
+            if len(encoding.ids) > self.max_length:
+                long += 1
                 if self.long_docs == "error":
                     errors.add(
                         InputError(
-                            f"{len(ids)} tokens, the limit is {self.max_length}; "
-                            "shorten it, or train with --long-docs truncate",
-                            file=example.file,
-                            line=example.line,
+                            f"{len(encoding.ids)} tokens, the limit is {self.max_length}; "
+                            "shorten it, or train with --long-docs truncate, head-tail or window",
+                            **place,
                             field="text",
                         )
                     )
-                ids, types = shorten(ids, types, self.max_length)
-            encoded.append(Encoded(ids, types, label))
+                    continue
+            parts = inputs_of(
+                np.array(encoding.ids),
+                np.array(encoding.type_ids),
+                text=row.text,
+                pair=row.pair,
+                tokenizer=tokenizer,
+                limit=self.max_length,
+                long_texts=self.long_docs,
+                stride=self.stride,
+            )
+            encoded += [Encoded((ids,), (types,), number, label) for ids, types in parts]
         errors.raise_if_any()
-        if cut:
-            log.warning("%d of %d texts were cut to %d tokens", cut, len(examples), self.max_length)
+        if long and self.long_docs == "window":
+            log.info("%d of %d texts are read in windows of %d tokens", long, len(rows), self.max_length)
+        elif long:
+            log.warning("%d of %d texts were cut to %d tokens", long, len(rows), self.max_length)
         return encoded
 
-    def collate(self, examples: Sequence[Encoded]) -> Batch:
-        """See `Task`. Label `label`: `[sequences]`, int64."""
+    def _target(self, row: Example) -> Any:
+        """What the loss compares with: a number of a label, 0 and 1 for each, or the score."""
+        if self.problem == "regression":
+            return float(row.label)  # type: ignore[arg-type]  # `read` made sure of it
+        names = _names(row.label)
+        for name in names:
+            if name not in self.labels:
+                known = f"expected one of: {listing(self.labels)}{nearest(name, self.labels)}"
+                raise InputError(f'unknown label "{name}"; {known}')
+        if self.problem == "single":
+            return self.labels.index(names[0])
+        return np.array([label in names for label in self.labels], np.float32)
+
+    def collate(self, inputs: Sequence[Encoded]) -> Batch:
+        """See `Task`. Label `label`: `[sequences]` int64 or float32, or `[sequences, labels]` float32."""
         labels = {}
-        if all(example.label is not None for example in examples):
-            labels["label"] = torch.tensor([example.label for example in examples])
-        return Batch.from_sequences(
-            [example.input_ids for example in examples],
-            token_type_ids=[example.token_type_ids for example in examples],
-            labels=labels,
-        )
+        if all(encoded.label is not None for encoded in inputs):
+            values = np.stack([encoded.label for encoded in inputs])
+            labels["label"] = torch.from_numpy(values if values.dtype.kind == "i" else values.astype(np.float32))
+        return packed(inputs, labels)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """See `Trainable`."""
@@ -103,8 +190,17 @@ class ClassifyTask:
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
         """See `Trainable`."""
-        logits = model.classification_logits(model.encoder(batch), batch)
-        return {"label": cross_entropy_term(logits, batch.labels["label"])}
+        logits, labels = model.classification_logits(model.encoder(batch), batch).float(), batch.labels["label"]
+        weights = logits.new_tensor(self.class_weights) if self.class_weights else None
+        if self.problem == "regression":
+            error = logits[:, 0] - labels
+            return {"label": LossTerm(error.square().sum(), error.detach().abs() < 0.5)}
+        if self.problem == "multi":
+            total = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights, reduction="sum")
+            right = ((logits.detach() > 0) == (labels > 0.5)).all(1)
+            return {"label": LossTerm(total / len(self.labels), right)}
+        total = F.cross_entropy(logits, labels, weight=weights, label_smoothing=self.label_smoothing, reduction="sum")
+        return {"label": LossTerm(total, logits.detach().argmax(-1) == labels)}
 
     def flops(self, model: Bert, batch: Batch) -> int:
         """See `Trainable`."""
@@ -112,51 +208,129 @@ class ClassifyTask:
         return encoder_flops(model.config, batch.lengths) + pooled
 
     def outputs(self, model: Bert, batch: Batch) -> list[np.ndarray]:
-        """Logits, `[num_labels]` per text."""
+        """Logits, `[labels]` per input."""
         return list(model.classification_logits(model.encoder(batch), batch).float().cpu().numpy())
 
-    def decode(self, output: np.ndarray) -> dict[str, Any]:
-        """`{"label": "positive", "score": 0.98}`: the likeliest label and its probability."""
-        shifted = np.exp(output - output.max())
-        best = int(output.argmax())
-        return {"label": self.labels[best], "score": float(shifted[best] / shifted.sum())}
+    def join(self, row: Example, inputs: Sequence[Encoded], outputs: Sequence[np.ndarray]) -> np.ndarray:  # noqa: ARG002
+        """Logits of the row, `[labels]`: of several windows their mean."""
+        return joined_windows(outputs, [encoded.sequences for encoded in inputs]) if len(outputs) > 1 else outputs[0]
 
-    def score(self, outputs: Sequence[np.ndarray], labels: Sequence[int]) -> dict[str, float]:
-        """`accuracy` and `macro_f1` (over the model's labels; one that never occurs nor is predicted counts 0)."""
-        predicted = np.array([int(output.argmax()) for output in outputs])
-        every = np.arange(len(self.labels))
-        macro = f1_score(labels, predicted, labels=every, average="macro", zero_division=0)
-        return {"accuracy": float(accuracy_score(labels, predicted)), "macro_f1": float(macro)}
+    def probabilities(self, results: np.ndarray) -> np.ndarray:
+        """`[…, labels]` logits -> probabilities; of a regression the numbers themselves."""
+        scaled = results / self.temperature
+        if self.problem == "multi":
+            return np.asarray(1 / (1 + np.exp(-scaled.astype(np.float64))))
+        return softmax(scaled) if self.problem == "single" else results.astype(np.float64)
+
+    def decode(self, row: Example, result: np.ndarray) -> Any:  # noqa: ARG002
+        """`{"label": "positive", "score": 0.98}`: the likeliest label and its probability; of problem multi a list of
+        the labels that reach their thresholds, the likeliest first; of a regression `{"label": "score", "score": 3.2}`.
+        """
+        scores = self.probabilities(result)
+        answers = [{"label": label, "score": float(score)} for label, score in zip(self.labels, scores, strict=True)]
+        if self.problem != "multi":
+            return answers[int(scores.argmax())]
+        reached = [answer for answer, limit in zip(answers, self.limits, strict=True) if answer["score"] >= limit]
+        return sorted(reached, key=lambda answer: -answer["score"])
+
+    @property
+    def limits(self) -> np.ndarray:
+        """`[labels]`: the threshold of each label."""
+        return np.array(self.thresholds or (0.5,) * len(self.labels))
+
+    def judge(self, rows: Sequence[Example], results: Sequence[np.ndarray]) -> Judgement:
+        """See `Task`."""
+        scores = self.probabilities(np.stack(results))
+        truth = np.stack([self._target(row) for row in rows])
+        if self.problem == "regression":
+            return judge_numbers(truth, scores[:, 0])
+        if self.problem == "multi":
+            return judge_label_sets(truth, scores, self.labels, self.limits)
+        return judge_classes(truth, scores, self.labels)
+
+    @torch.no_grad()
+    def start(self, model: Bert, rows: Sequence[Example], fresh: Sequence[str]) -> None:
+        """A fresh head of a regression starts at the mean of the scores: it need not learn their scale first."""
+        if self.problem == "regression" and model.classifier is not None and "classifier" in fresh:
+            model.classifier.linear.bias.fill_(float(np.mean([row.label for row in rows])))
+
+    def fitted(self, options: ClassifyOptions, rows: Sequence[Example], results: Sequence[np.ndarray]) -> ClassifyTask:
+        """The task with temperature and thresholds that suit these rows, as the options ask for."""
+        logits, truth = np.stack(results), np.stack([self._target(row) for row in rows])
+        if options.calibrate:
+            return replace(self, temperature=best_temperature(torch.from_numpy(logits), torch.from_numpy(truth)))
+        if options.thresholds == "auto":
+            scores = self.probabilities(logits)
+            best = tuple(best_threshold(truth[:, i] > 0.5, scores[:, i]) for i in range(len(self.labels)))
+            return replace(self, thresholds=best)
+        return self
 
 
-def check_pairs(rows: Sequence[Example], config: EncoderConfig) -> None:
-    """Raise `InputError` for a pair of texts that the model has no second segment for."""
-    if config.type_vocab_size - config.token_type_offset == 1:
-        for row in rows:
-            if row.pair is not None:
-                raise InputError(
-                    "the model has one segment and cannot read pairs", file=row.file, line=row.line, field="text_b"
-                )
+def best_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature with the lowest cross entropy (Guo et al. 2017, section 4.2), between 0.05 and 20."""
+    from scipy.optimize import minimize_scalar
+
+    wide = logits.double()
+    found = minimize_scalar(
+        lambda power: float(F.cross_entropy(wide / np.exp(power), labels)), bounds=(-3.0, 3.0), method="bounded"
+    )
+    return float(np.exp(found.x))
 
 
-def shorten(ids: np.ndarray, types: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Take tokens from the end of the longer part until `limit` are left; the special tokens stay.
-
-    `[CLS] a b c [SEP]`, 4 -> `[CLS] a b [SEP]`; of a pair, A and B lose from their own ends.
-    """
-    if len(ids) <= limit:
-        return ids, types
-    second = int(types.sum())
-    first = len(ids) - second
-    if not second:
-        return np.append(ids[: limit - 1], ids[-1]), types[:limit]
-    keep_a = min(first, max(limit - limit // 2, limit - second))
-    keep_b = limit - keep_a
-    chosen = [*range(keep_a - 1), first - 1, *range(first, first + keep_b - 1), len(ids) - 1]
-    return ids[chosen], types[chosen]
+def best_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
+    """The threshold with the best F1, halfway between the scores that it parts; 0.5 if no row has the label."""
+    if not truth.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    right = np.cumsum(truth[order])
+    f1 = 2 * right / (np.arange(1, len(truth) + 1) + truth.sum())
+    ordered = scores[order]
+    f1[:-1][ordered[:-1] == ordered[1:]] = -1.0  # no threshold parts equal scores
+    place = int(f1.argmax())
+    below = ordered[place + 1] if place + 1 < len(ordered) else 0.0
+    return float((ordered[place] + below) / 2)
 
 
-def task_from_manifest(task: dict[str, Any]) -> ClassifyTask:
-    """The task that a model directory was trained for."""
-    stored = {key: value for key, value in task.items() if key != "name"}
-    return replace(ClassifyTask((), 1), **(stored | {"labels": tuple(stored["labels"])}))
+def _names(label: Any) -> tuple[str, ...]:
+    return label if isinstance(label, tuple) else (str(label),)
+
+
+def _weights(text: str | None, task: ClassifyTask, rows: Sequence[Example]) -> tuple[float, ...]:
+    """One weight for each label; of single labels they average 1 over the rows, so that the learning rate keeps its
+    meaning."""
+    if text is None:
+        return ()
+    count = dict.fromkeys(task.labels, 0)
+    for row in rows:
+        for name in _names(row.label):
+            count[name] += 1
+    if text == "auto":
+        if task.problem == "multi":
+            return tuple((len(rows) - n) / n if n < len(rows) else 1.0 for n in count.values())
+        return tuple(len(rows) / (len(count) * n) for n in count.values())
+    given = _numbers(text, task.labels, field="--class-weights", default=1.0)
+    if task.problem == "multi":
+        return given
+    mean = sum(weight * n for weight, n in zip(given, count.values(), strict=True)) / len(rows)
+    return tuple(weight / mean for weight in given)
+
+
+def _numbers(
+    text: str, labels: Sequence[str], *, field: str, default: float, most: float = float("inf")
+) -> tuple[float, ...]:
+    """`"a=2,b=0.5"` -> a number for each label, `default` where none is given; `"0.3"` -> the same for all."""
+    found = dict.fromkeys(labels, default)
+    for part in text.split(","):
+        name, has_name, value = part.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 < number <= most or number == float("inf") or (not has_name and "," in text):
+            raise InputError(f"{part!r} is not LABEL=NUMBER, for example {labels[0]}=0.5", field=field)
+        if has_name and name.strip() not in found:
+            raise InputError(
+                f"no label {name.strip()!r}{nearest(name, labels)}; the labels are: {listing(labels)}", field=field
+            )
+        found |= {name.strip(): number} if has_name else dict.fromkeys(labels, number)
+    return tuple(found.values())

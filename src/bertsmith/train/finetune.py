@@ -1,9 +1,11 @@
-"""`bertsmith finetune classify`: from an encoder and labelled rows to a classifier."""
+"""`bertsmith finetune TASK`: from an encoder and labelled rows to a model for a task."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,18 @@ from safetensors.torch import load_file, save
 from bertsmith.batch import Batch
 from bertsmith.bundle import Bundle, load_bundle, resolve, start_from, write_bundle
 from bertsmith.card import Card
-from bertsmith.config.finetune import ClassifyOptions
-from bertsmith.data.examples import Example, read_examples
+from bertsmith.config.finetune import FinetuneOptions
 from bertsmith.data.loader import Loader
 from bertsmith.errors import InputError
 from bertsmith.files import read_json, to_json, write_file
 from bertsmith.models.bert import Bert
-from bertsmith.models.surgery import freeze
+from bertsmith.models.surgery import freeze, reinitialize
+from bertsmith.nn.init import initialize
 from bertsmith.runtime import machine, set_threads, versions
 from bertsmith.tasks.base import Encoded, Task
-from bertsmith.tasks.classify import ClassifyTask, check_pairs
-from bertsmith.tasks.inference import run as run_model
+from bertsmith.tasks.classify import ClassifyTask
+from bertsmith.tasks.inference import results
+from bertsmith.tasks.known import check_segments, read_training, task_from_rows
 from bertsmith.train.directory import TrainingDirectory, open_training_directory
 from bertsmith.train.distributed import Ranks, join_ranks
 from bertsmith.train.loop import Run, train
@@ -35,33 +38,49 @@ log = logging.getLogger("bertsmith")
 
 DEFAULT_EPOCHS = 3.0
 
+BASE_RATE, BASE_DEVIATION, BASE_WIDTH = 5e-5, 0.042, 768
+"""The usual learning rate of BERT base (Devlin et al. 2018, A.3), and the root mean square of its matrices."""
+
 
 class EncodedData:
     """A `Dataset` of encoded rows; each batch is in order of length."""
 
-    def __init__(self, task: Task, examples: Sequence[Encoded]) -> None:
-        self.task, self.examples = task, examples
+    def __init__(self, task: Task, inputs: Sequence[Encoded]) -> None:
+        self.task, self.inputs = task, inputs
 
     def size(self, epoch: int) -> int:  # noqa: ARG002 - the same in every epoch
-        """Number of rows."""
-        return len(self.examples)
+        """Number of inputs."""
+        return len(self.inputs)
 
     def batch(self, epoch: int, indices: np.ndarray) -> Batch:  # noqa: ARG002
         """See `Dataset.batch`."""
-        chosen = [self.examples[i] for i in indices.tolist()]
-        return self.task.collate(sorted(chosen, key=lambda example: len(example.input_ids)))
+        chosen = [self.inputs[i] for i in indices.tolist()]
+        return self.task.collate(sorted(chosen, key=lambda encoded: encoded.tokens))
 
 
-def finetune_classify(options: ClassifyOptions) -> dict[str, Any]:
-    """Train a classifier; returns the report that also stands in `train/report.json`.
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a file, and the inputs that they become."""
 
-    With `dev` the evaluation after each epoch decides which weights are kept.
+    rows: Sequence[Any]
+    inputs: Sequence[Encoded]
+
+
+def finetune(options: FinetuneOptions) -> dict[str, Any]:
+    """Train a model for a task; returns the report that also stands in `train/report.json`.
+
+    With `dev` the evaluation after each epoch decides which weights are kept. `seeds` and `search` train several models
+    and keep the best (`train.several`).
     """
+    if options.seeds > 1 or options.search:
+        from bertsmith.train.several import finetune_several
+
+        return finetune_several(options)
     with join_ranks(options.device) as ranks:
-        return finetune_classify_as(ranks, options)
+        return finetune_as(ranks, options)
 
 
-def finetune_classify_as(ranks: Ranks, options: ClassifyOptions) -> dict[str, Any]:
+def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
     """What one process of the run does; rank 0 alone writes, and all return its report."""
     set_threads(options.threads)
     directory = open_training_directory(options)
@@ -70,27 +89,20 @@ def finetune_classify_as(ranks: Ranks, options: ClassifyOptions) -> dict[str, An
         finished: dict[str, Any] = read_json(directory.train / "report.json")
         return finished
     bundle = load_bundle(resolve(options.model))
-    rows = read_examples(options.train, columns=options.columns)
-    dev_rows = read_examples(options.dev, columns=options.columns) if options.dev else []
-    task = make_task(options, bundle, rows)
-    check_pairs([*rows, *dev_rows], bundle.model.config)
-    examples = task.prepare(rows, bundle.tokenizer)
-    dev = task.prepare(dev_rows, bundle.tokenizer)
+    task, training, dev = load_rows(options, bundle)
     torch.manual_seed(options.seed)
-    dropout = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
-    config = bundle.model.config.model_copy(update=dropout)
-    model, fresh = start_from(bundle, heads=task.heads, num_labels=len(task.labels), config=config)
-    if options.random_init:
-        torch.manual_seed(options.seed)
-        model, fresh = type(model)(config, heads=task.heads, num_labels=len(task.labels)), ["everything"]
-    if options.freeze_layers is not None:
-        try:
-            freeze(model, options.freeze_layers)
-        except ValueError as error:
-            raise InputError(str(error), field="--freeze-layers") from None
-    log.info("%d rows, labels %s; starting fresh: %s", len(rows), ", ".join(task.labels), ", ".join(fresh))
+    model, fresh = starting_model(options, bundle, task, training.rows)
+    rate = options.learning_rate or suitable_rate(model)
+    log.info(
+        "%d rows in %d inputs%s; starting fresh: %s; learning rate %.2g",
+        len(training.rows),
+        len(training.inputs),
+        f", labels {', '.join(task.labels[:20])}" if hasattr(task, "labels") else "",
+        ", ".join(fresh) or "nothing",
+        rate,
+    )
     loader = Loader(
-        EncodedData(task, examples),
+        EncodedData(task, training.inputs),
         batch_size=options.batch_size,
         micro_batch=options.micro_batch,
         seed=options.seed,
@@ -105,42 +117,91 @@ def finetune_classify_as(ranks: Ranks, options: ClassifyOptions) -> dict[str, An
         directory,
         default_epochs=DEFAULT_EPOCHS,
         eval_each_epoch=True,
+        learning_rate=rate,
+        layer_decay=options.layer_decay,
         ranks=ranks,
     )
     if options.plan:
         return preview(run, options)
-    if dev:
-        labels = [example.label for example in dev if example.label is not None]
-        run.evaluate = lambda whole: task.score(run_model(whole, task, dev), labels)
+    if dev.rows:
+        run.evaluate = lambda whole: task.judge(dev.rows, results(whole, task, dev.rows, dev.inputs)).metrics
         run.after_evaluation = keep_best(run, task, patience=options.patience)
     train(run)
     model = whole_model(model)
     if not ranks.is_first:
         return dict(ranks.broadcast(None))
-    report = speed_report(run, options) | {"rows": len(rows)}
-    if dev:
-        best = directory.train / "best.safetensors"
-        model.load_state_dict(load_file(best))
-        report |= {f"dev_{name}": value for name, value in run.evaluate(model).items()} if run.evaluate else {}
-        report["best_step"] = run.progress.best_step
+    report = speed_report(run, options) | {"rows": len(training.rows), "learning_rate": run.plan.learning_rate}
+    if dev.rows:
+        model.load_state_dict(load_file(directory.train / "best.safetensors"))
+        answers = results(model, task, dev.rows, dev.inputs)
+        task = task.fitted(options, dev.rows, answers)
+        report |= {f"dev_{name}": value for name, value in task.judge(dev.rows, answers).metrics.items()}
+        report |= {"best_step": run.progress.best_step, "best_value": run.progress.best_value}
     finish(options, directory, model, task, bundle, report)
     return dict(ranks.broadcast(report))
 
 
-def make_task(options: ClassifyOptions, bundle: Bundle, rows: Sequence[Example]) -> ClassifyTask:
-    """The task that the training rows define: labels in the order of their first row."""
-    labels = tuple(dict.fromkeys(row.label for row in rows if row.label is not None))
-    if len(labels) < 2:
-        raise InputError(
-            f"all {len(rows)} rows have the label {labels[0]!r}; a classifier needs at least two labels",
-            file=options.train,
-            field="label",
-        )
+def load_rows(options: FinetuneOptions, bundle: Bundle) -> tuple[Task, Rows, Rows]:
+    """The task, training rows and dev rows. Raises `InputError`s for rows that cannot be trained on; rows of `--dev`
+    that `--train` has too are counted in the log, because they make the model look better than it is."""
+    rows = read_training(options)
+    task = task_from_rows(options, rows, max_length=longest_sequence(options, bundle))
+    dev_rows = task.read(options.dev, columns=options.columns) if options.dev is not None else []
+    seen = {row.content for row in rows}
+    if leaked := sum(row.content in seen for row in dev_rows):
+        log.warning("%d of %d rows of %s are also in %s", leaked, len(dev_rows), options.dev, options.train)
+    training, dev = (Rows(part, task.prepare(part, bundle.tokenizer)) for part in (rows, dev_rows))
+    for part in (training, dev):
+        check_segments(part.rows, part.inputs, bundle.model.config)
+    return task, training, dev
+
+
+def longest_sequence(options: FinetuneOptions, bundle: Bundle) -> int:
+    """`--max-length`, or what model and tokenizer can read."""
     positions = bundle.model.config.max_position_embeddings
-    max_length = options.max_length or positions
-    if max_length > positions:
-        raise InputError(f"{max_length} is more than the model's {positions} positions", field="--max-length")
-    return ClassifyTask(labels, max_length, options.long_docs)
+    if options.max_length is not None and options.max_length > positions:
+        raise InputError(f"{options.max_length} is more than the model's {positions} positions", field="--max-length")
+    return options.max_length or min(positions, bundle.tokenizer.model_max_length)
+
+
+def starting_model(options: FinetuneOptions, bundle: Bundle, task: Task, rows: Sequence[Any]) -> tuple[Bert, list[str]]:
+    """The model of step 0, and the parts of it that start fresh. A head that answered with other labels is fresh."""
+    dropout = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
+    config = bundle.model.config.model_copy(update=dropout)
+    model, fresh = start_from(bundle, heads=task.heads, num_labels=task.num_labels, config=config)
+    labels = getattr(task, "labels", None)
+    for name in ("classifier", "token_classifier"):
+        head = getattr(model, name)
+        if head is not None and name not in fresh and tuple(bundle.task.get("labels", ())) != labels:
+            initialize(head, std=config.initializer_range)
+            fresh.append(name)
+    if options.random_init:
+        torch.manual_seed(options.seed)
+        model, fresh = type(model)(config, heads=task.heads, num_labels=task.num_labels), [*task.heads, "everything"]
+    try:
+        reinitialize(model, options.reinit_layers)
+    except ValueError as error:
+        raise InputError(str(error), field="--reinit-layers") from None
+    if isinstance(task, ClassifyTask):
+        task.start(model, rows, fresh)
+    if options.freeze_layers is not None:
+        try:
+            freeze(model, options.freeze_layers)
+        except ValueError as error:
+            raise InputError(str(error), field="--freeze-layers") from None
+    return model, fresh
+
+
+def suitable_rate(model: Bert) -> float:
+    """5e-5 for an encoder like BERT base; in proportion to the root mean square of the blocks' matrices, and inversely
+    to their width: an update must move weights by the same share, and narrow models bear more (Yang et al. 2022).
+
+    Measured on two pretrained encoders of width 256 (docs/performance.md): the best of four rates was 10 and 4 times
+    5e-5, this gives 9 and 4 times.
+    """
+    matrices = [p for name, p in model.encoder.named_parameters() if ".blocks" in f".{name}" and p.dim() == 2]
+    mean = sum(float(p.detach().double().square().sum()) for p in matrices) / sum(p.numel() for p in matrices)
+    return BASE_RATE * math.sqrt(mean) / BASE_DEVIATION * BASE_WIDTH / model.config.hidden_size
 
 
 def keep_best(run: Run, task: Task, *, patience: int | None) -> Any:
@@ -161,10 +222,10 @@ def keep_best(run: Run, task: Task, *, patience: int | None) -> Any:
 
 
 def finish(
-    options: ClassifyOptions,
+    options: FinetuneOptions,
     directory: TrainingDirectory,
     model: Bert,
-    task: ClassifyTask,
+    task: Task,
     bundle: Bundle,
     report: dict[str, Any],
 ) -> None:

@@ -28,32 +28,48 @@ def make_optimizers(
     learning_rate: float,
     weight_decay: float,
     precision: torch.dtype = torch.float32,
+    layer_decay: float = 1.0,
 ) -> tuple[torch.optim.Optimizer, ...]:
     """`adamw`: AdamW (Loshchilov and Hutter 2019), betas 0.9 and 0.999, eps 1e-6 as google-research/bert has it.
 
     `muon`: Muon for the matrices that `is_hidden_matrix` tells, AdamW for the others, norms and biases. Matrices decay,
     one-dimensional parameters do not. Parameters that need no gradient are left out. `precision` is that of Muon's
-    products; all states are float32.
+    products; all states are float32. `layer_decay`: each block learns at this share of the rate of the one above it.
     """
-    trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
-    hidden = {key: value for key, value in trained.items() if name == "muon" and is_hidden_matrix(key, value)}
-    others = [value for key, value in trained.items() if key not in hidden]
-    groups = [
-        {"params": [p for p in others if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in others if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    betas = (0.9, 0.98) if name == "muon" else (0.9, 0.999)
-    adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=1e-6, fused=True)
-    if not hidden:
-        return (adamw,)
+    scales = layer_scales(model, layer_decay)
     stacked = {
         f"{key}.qkv.weight": part.sizes for key, part in model.named_modules() if isinstance(part, SelfAttention)
     }
-    by_parts: dict[tuple[int, ...], list[nn.Parameter]] = {}
-    for key, value in hidden.items():
-        by_parts.setdefault(stacked.get(key, (len(value),)), []).append(value)
-    parts = [{"params": values, "parts": list(sizes)} for sizes, values in by_parts.items()]
-    return (adamw, Muon(parts, learning_rate=learning_rate, weight_decay=weight_decay, precision=precision))
+    plain: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    by_parts: dict[tuple[float, tuple[int, ...]], list[nn.Parameter]] = {}
+    for key, value in model.named_parameters():
+        if not value.requires_grad:
+            continue
+        if name == "muon" and is_hidden_matrix(key, value):
+            by_parts.setdefault((scales[key], stacked.get(key, (len(value),))), []).append(value)
+        else:
+            plain.setdefault((scales[key], value.dim() > 1), []).append(value)
+    groups = [
+        {"params": values, "weight_decay": weight_decay if decays else 0.0, "scale": scale}
+        for (scale, decays), values in plain.items()
+    ]
+    betas = (0.9, 0.98) if name == "muon" else (0.9, 0.999)
+    adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=1e-6, fused=True) if groups else None
+    parts = [{"params": values, "parts": list(sizes), "scale": scale} for (scale, sizes), values in by_parts.items()]
+    muon = Muon(parts, learning_rate=learning_rate, weight_decay=weight_decay, precision=precision) if parts else None
+    return tuple(optimizer for optimizer in (adamw, muon) if optimizer is not None)
+
+
+def layer_scales(model: nn.Module, decay: float) -> dict[str, float]:
+    """Share of the learning rate by parameter: 1 above the blocks, `decay` in the last one, and so on downwards."""
+    blocks = 1 + max((int(key.split(".")[2]) for key, _ in model.named_parameters() if ".blocks." in key), default=-1)
+
+    def above(key: str) -> int:
+        if ".blocks." in key:
+            return blocks - int(key.split(".")[2])
+        return blocks + 1 if ".embeddings." in key else 0
+
+    return {key: decay ** above(key) for key, _ in model.named_parameters()}
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
@@ -68,7 +84,7 @@ def set_learning_rate(optimizers: tuple[torch.optim.Optimizer, ...], learning_ra
     """The learning rate of the next step, for every group."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["scale"]
 
 
 class Muon(torch.optim.Optimizer):

@@ -84,7 +84,17 @@ def pretrain_as(ranks: Ranks, options: PretrainOptions) -> dict[str, Any]:
         world_size=ranks.world_size,
     )
     loader.steps_per_epoch()  # fails here, before anything is written, if there are no pairs
-    run = set_up(options, model, task, loader, directory, default_epochs=3, eval_each_epoch=False, ranks=ranks)
+    run = set_up(
+        options,
+        model,
+        task,
+        loader,
+        directory,
+        default_epochs=3,
+        eval_each_epoch=False,
+        learning_rate=options.learning_rate,
+        ranks=ranks,
+    )
     if options.plan:
         return preview(run, options)
     heldout = heldout_dataset(heldout_store, tokenizer, objective=options.objective, max_length=options.max_length)

@@ -47,6 +47,8 @@ def set_up(
     *,
     default_epochs: float,
     eval_each_epoch: bool,
+    learning_rate: float,
+    layer_decay: float = 1.0,
     ranks: Ranks | None = None,
 ) -> Run:
     """A run ready to go on: from its checkpoint, from its saved plan at step 0, or planned anew and saved."""
@@ -70,7 +72,7 @@ def set_up(
         warmup_steps=0,
         checkpoint_every=1,
         eval_every=1,
-        learning_rate=options.learning_rate,
+        learning_rate=learning_rate,
         schedule=options.schedule,
         clip=options.clip,
         threads=threads,
@@ -80,9 +82,10 @@ def set_up(
     optimizers = make_optimizers(
         model,
         name=options.optimizer,
-        learning_rate=options.learning_rate,
+        learning_rate=known.learning_rate,
         weight_decay=options.weight_decay,
         precision=known.dtype,
+        layer_decay=layer_decay,
     )
     # Dropout depends on seed and rank alone, not on what was drawn before step 1.
     torch.manual_seed(options.seed + ranks.rank)
@@ -140,7 +143,7 @@ def make_plan(options: TrainingOptions, run: Run, *, default_epochs: float, eval
         warmup_steps=round(options.warmup * steps),
         checkpoint_every=options.checkpoint_every or max(1, steps // EVALUATIONS),
         eval_every=options.eval_every or (per_epoch if eval_each_epoch else max(1, steps // EVALUATIONS)),
-        learning_rate=options.learning_rate,
+        learning_rate=run.plan.learning_rate,
         schedule=options.schedule,
         clip=options.clip,
         threads=threads,
@@ -153,7 +156,7 @@ def make_plan(options: TrainingOptions, run: Run, *, default_epochs: float, eval
         steps,
         options.batch_size,
         steps / per_epoch,
-        options.learning_rate,
+        plan.learning_rate,
         plan.warmup_steps,
         options.schedule,
         threads,
@@ -191,7 +194,7 @@ def preview(run: Run, options: TrainingOptions) -> dict[str, Any]:
         "processes": run.ranks.world_size,
         "seconds": plan.steps * seconds,
         "time": duration(plan.steps * seconds),
-        "learning_rate": options.learning_rate,
+        "learning_rate": plan.learning_rate,
         "schedule": f"{options.schedule} {_course(plan)}",
     }
 

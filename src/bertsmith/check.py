@@ -1,0 +1,146 @@
+"""`bertsmith check`: the data doctor. Looks at labelled files as `finetune` would read them, and trains nothing."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertsmith import findings
+from bertsmith.bundle import Bundle, load_bundle, resolve
+from bertsmith.config.check import CheckOptions, TaskName
+from bertsmith.config.finetune import ChoiceOptions, ClassifyOptions, FinetuneOptions, QaOptions, TagOptions
+from bertsmith.data.archives import TAGGED, format_of
+from bertsmith.data.text import read_rows
+from bertsmith.errors import InputError, InputErrors
+from bertsmith.findings import Finding
+from bertsmith.tasks.known import read_training
+
+OPTIONS: dict[str, type[FinetuneOptions]] = {
+    "classify": ClassifyOptions,
+    "tag": TagOptions,
+    "qa": QaOptions,
+    "choice": ChoiceOptions,
+}
+
+
+def check(options: CheckOptions) -> dict[str, Any]:
+    """Returns `task`, figures by file, `errors` (what `finetune` refuses), `warnings`, `notes`, and `command`."""
+    bundle = load_bundle(resolve(options.model)) if options.model is not None else None
+    task = options.task or guessed_task(options.files[0])
+    splits: list[tuple[Path, Sequence[Any]]] = []
+    errors: list[str] = []
+    for file in options.files:
+        try:
+            splits.append((file, read_training(_as_training(options, task, file))))
+        except InputErrors as error:
+            errors += error.lines()
+        except InputError as error:
+            errors.append(str(error))
+    figures: dict[str, dict[str, Any]] = {str(file): {"rows": len(rows)} for file, rows in splits}
+    found = list(_found(task, splits))
+    if bundle is not None:
+        for file, rows in splits:
+            limit = min(bundle.model.config.max_position_embeddings, bundle.tokenizer.model_max_length)
+            counts, more = findings.lengths(file, rows, bundle.tokenizer, limit=options.max_length or limit)
+            figures[str(file)] |= counts
+            found += more
+    for file, rows in splits:
+        figures[str(file)] |= _contents(task, rows)
+    result: dict[str, Any] = {"task": task, "files": figures}
+    result["errors"] = [*errors, *(str(finding) for finding in found if finding.kind == "error")]
+    for kind in ("warning", "note"):
+        result[f"{kind}s"] = [str(finding) for finding in found if finding.kind == kind]
+    result["command"] = command(options, task, splits, found, bundle) if not result["errors"] else None
+    return result
+
+
+def guessed_task(file: Path) -> TaskName:
+    """By the extension and the columns of the first row."""
+    extension = format_of(file)[0]
+    if extension in TAGGED:
+        return "tag"
+    if extension == ".json":
+        return "qa"
+    names = ("tokens|words", "question", "context", "choices|options", "choice1", "text|sentence", "text_a")
+    try:
+        first = next(iter(read_rows(file, required=(), optional=names, text_columns=())), None)
+    except InputError:
+        return "classify"  # whose reader says what is wrong
+    values = first.values if first is not None else {}
+    if "tokens" in values:
+        return "tag"
+    if "choices" in values or "choice1" in values:
+        return "choice"
+    return "qa" if {"question", "context"} <= values.keys() else "classify"
+
+
+def _as_training(options: CheckOptions, task: str, file: Path) -> FinetuneOptions:
+    """The options with which `finetune` would read `file`."""
+    special = {"problem": options.problem, "separator": options.separator} if task == "classify" else {}
+    base = {"model": options.model or "", "train": file, "out": Path("out"), "columns": options.columns}
+    return OPTIONS[task](**base, **special)
+
+
+def _found(task: str, splits: Sequence[tuple[Path, Sequence[Any]]]) -> Iterator[Finding]:
+    if not splits:
+        return
+    for file, rows in splits:
+        yield from findings.duplicates(file, rows)
+    yield from findings.leakage(splits)
+    if task == "classify":
+        yield from findings.labels(splits)
+    if task == "tag":
+        yield from findings.tag_sequences(splits)
+    for file, rows in splits:
+        if task == "classify":
+            yield from findings.texts(file, rows)
+        elif task == "qa":
+            yield from findings.answers(file, rows)
+        elif task == "choice":
+            yield from findings.choices(file, rows)
+
+
+def _contents(task: str, rows: Sequence[Any]) -> dict[str, Any]:
+    """What the rows hold: labels with their numbers, or the range of scores; words; answers."""
+    if task == "classify":
+        counts = findings.label_counts(rows)
+        if counts:
+            return {"labels": dict(counts.most_common(30))}
+        scores = np.array([row.label for row in rows])
+        return {"scores": {"lowest": float(scores.min()), "mean": float(scores.mean()), "highest": float(scores.max())}}
+    if task == "tag":
+        tags = Counter(tag for row in rows for tag in row.tags or ())
+        return {"words": sum(map(len, (row.words for row in rows))), "tags": dict(tags.most_common(30))}
+    if task == "qa":
+        return {"answerable": sum(bool(row.answers) for row in rows)}
+    return {"choices": dict(Counter(str(len(row.choices)) for row in rows))}
+
+
+def command(
+    options: CheckOptions,
+    task: str,
+    splits: Sequence[tuple[Path, Sequence[Any]]],
+    found: Sequence[Finding],
+    bundle: Bundle | None,
+) -> str:
+    """The `finetune` command for these files, with the flags that the findings advise."""
+    words = ["bertsmith", "finetune", task, "--model", options.model or "MODEL", "--train", str(options.files[0])]
+    if len(splits) > 1:
+        words += ["--dev", str(options.files[1])]
+    for name in ("columns", "max_length", "separator"):
+        value = getattr(options, name)
+        if value is not None:
+            words += ["--" + name.replace("_", "-"), str(value)]
+    if task == "classify" and options.problem != "auto":
+        words += ["--problem", options.problem]
+    if bundle is not None and any("longer than" in finding.message for finding in found):
+        words += {"classify": ["--long-docs", "window"], "choice": ["--long-docs", "truncate"]}.get(task, [])
+    if task == "classify" and any("--class-weights" in finding.message for finding in found):
+        words += ["--class-weights", "auto"]
+    name = options.files[0].name.split(".")[0]
+    return shlex.join([*words, "--out", f"runs/{name}-{task}"])

@@ -1,0 +1,106 @@
+"""Rows of multiple choice: a text, some texts of which one goes with it, and which one that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertsmith.data.text import Row, read_all_rows
+from bertsmith.errors import ErrorCollector, InputError
+
+MOST = 26
+"""Choices of a row that columns `choice1`, `choice2`, … may hold."""
+
+NUMBERED = tuple(f"choice{i}" for i in range(1, MOST + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceExample:
+    """One row; `label` is the number of the right choice, from 0, None where it is not known."""
+
+    file: Path
+    line: int
+    text: str
+    choices: tuple[str, ...]
+    label: int | None
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """What the model reads: equal for rows that are duplicates."""
+        return (self.text, *self.choices)
+
+
+def read_choices(path: Path, *, columns: str | None = None, labelled: bool = True) -> list[ChoiceExample]:
+    """Rows with `text` (or `question`, `sentence`), `choices` or `choice1`, `choice2`, …, and `label`.
+
+    Raises `InputError`s with file, line and field: fewer than two choices, a gap among them, a label that is neither a
+    number of one nor the text of exactly one.
+    """
+    rows = read_all_rows(
+        path,
+        required=("text|sentence|question", *(("label|answer",) if labelled else ())),
+        optional=("choices|options", *NUMBERED),
+        columns=columns,
+        text_columns=("text", *NUMBERED),
+    )
+    examples, errors = [], ErrorCollector()
+    for row in rows:
+        try:
+            choices = _choices(row)
+            label = _number(row.values["label"], choices, row) if labelled else None
+            examples.append(ChoiceExample(row.file, row.line, row.values["text"], choices, label))
+        except InputError as error:
+            errors.add(error)
+    errors.raise_if_any()
+    _refuse_shifted(examples)
+    return examples
+
+
+def _choices(row: Row) -> tuple[str, ...]:
+    place: dict[str, Any] = {"file": row.file, "line": row.line}
+    given = row.values.get("choices")
+    if given is None:
+        cells = [row.values.get(name, "") for name in NUMBERED]
+        filled = [i for i, cell in enumerate(cells) if cell.strip()]
+        if filled and filled[-1] + 1 != len(filled):
+            missing = next(i for i in range(filled[-1]) if i not in filled)
+            raise InputError("is empty, and a later choice is not", **place, field=NUMBERED[missing])
+        given = cells[: len(filled)]
+    if not isinstance(given, list) or not all(isinstance(text, str) and text.strip() for text in given):
+        raise InputError("is not a list of texts", **place, field="choices")
+    if len(given) < 2:
+        raise InputError(
+            f"has {len(given)} choice(s); at least two are needed, in `choices` or `choice1`, `choice2`, …",
+            **place,
+            field="choices",
+        )
+    return tuple(given)
+
+
+def _number(label: Any, choices: tuple[str, ...], row: Row) -> int:
+    place: dict[str, Any] = {"file": row.file, "line": row.line, "field": "label"}
+    text = str(label).strip()
+    same = [i for i, choice in enumerate(choices) if choice.strip() == text]
+    if len(same) == 1 and not isinstance(label, int):
+        return same[0]
+    if text.isascii() and text.isdigit() and not isinstance(label, bool):
+        if int(text) < len(choices):
+            return int(text)
+        raise InputError(f"is {text}; the row has {len(choices)} choices, numbered 0 to {len(choices) - 1}", **place)
+    raise InputError(f"{text[:60]!r} is neither the number of a choice, from 0, nor the text of exactly one", **place)
+
+
+def _refuse_shifted(examples: Iterable[ChoiceExample]) -> None:
+    """Raise `InputError` if no row has the label 0 and all of the many have one from 1 on: numbers from 1 were meant
+    and the last choice of no row is an error only by luck."""
+    known = [example for example in examples if example.label is not None]
+    if len(known) >= 50 and all(example.label for example in known) and len({e.label for e in known}) > 1:
+        first = known[0]
+        raise InputError(
+            f"no row of {len(known)} has the label 0; choices are numbered from 0: subtract 1",
+            file=first.file,
+            line=first.line,
+            field="label",
+        )

@@ -1,0 +1,1 @@
+"""Figures of a model's answers: arrays of truth and answers in, metrics out. No model, no files."""

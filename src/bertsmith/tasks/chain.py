@@ -1,0 +1,77 @@
+"""Which tag may follow which, by the scheme that the tags are written in; and the best sequence that obeys.
+
+BIO    B- begins an entity, I- goes on with one of the same class               Ramshaw and Marcus 1995, as IOB2
+IOB1   I- begins and goes on; B- begins where an entity of the same class ended just before
+BILOU  B- I- L- begin, go on, end an entity of several words, U- is one word; BIOES says E- and S-
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bertsmith.metrics.tagging import Scheme, known_scheme, split_tag
+
+
+def scheme_of(sentences: Sequence[Sequence[str]]) -> Scheme:
+    """The scheme of the tags, from the tags of a training file; "none" of what has no prefixes.
+
+    With prefixes of ends (L, U, E, S) it is BILOU; without, IOB1 if an entity begins with I-, else BIO.
+    """
+    scheme = known_scheme(sorted({tag for tags in sentences for tag in tags}))
+    if scheme != "BIO":
+        return scheme
+    for tags in sentences:
+        for before, tag in zip(("O", *tags), tags, strict=False):
+            if tag.startswith("I-") and before[2:] != tag[2:]:
+                return "IOB1"
+    return "BIO"
+
+
+def allowed(before: str, tag: str, scheme: Scheme) -> bool:
+    """Whether `tag` may follow `before`; "" is the beginning, or the end, of the sentence."""
+    (last, last_kind), (prefix, kind) = split_tag(before or "O"), split_tag(tag or "O")
+    same = kind == last_kind
+    if scheme == "BIO":
+        return prefix != "I" or (last in "BI" and same)
+    if scheme == "IOB1":
+        return prefix != "B" or (last in "BI" and same)
+    if scheme == "BILOU":
+        if last in "BI":  # an entity that is not over goes on
+            return prefix in "IE" and same
+        return prefix not in "IE"
+    return True
+
+
+def transitions(labels: Sequence[str], scheme: Scheme) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """0 where allowed and -inf where not: first tag `[labels]`, from one to the next `[labels, labels]`, last tag
+    `[labels]`."""
+
+    def cost(before: str, tag: str) -> float:
+        return 0.0 if allowed(before, tag, scheme) else -np.inf
+
+    first = np.array([cost("", tag) for tag in labels])
+    between = np.array([[cost(before, tag) for tag in labels] for before in labels])
+    last = np.array([cost(before, "") for before in labels])
+    return first, between, last
+
+
+def best_sequence(scores: np.ndarray, chain: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """The numbers of the tags with the highest sum of `scores` `[words, labels]` that `chain` allows (Viterbi 1967).
+
+    If nothing is allowed (labels that no sequence can end with), each word's best tag.
+    """
+    first, between, last = chain
+    total, origins = scores[0] + first, []
+    for row in scores[1:]:
+        paths = total[:, None] + between
+        origins.append(paths.argmax(0))
+        total = paths.max(0) + row
+    total = total + last
+    if not np.isfinite(total).any():
+        return np.asarray(scores.argmax(1))
+    path = [int(total.argmax())]
+    for origin in reversed(origins):
+        path.append(int(origin[path[-1]]))
+    return np.array(path[::-1])

@@ -1,0 +1,238 @@
+"""Questions whose answer stands in a text (Devlin et al. 2018, sections 4.2 and 4.3).
+
+    [CLS] question [SEP] a window of the text [SEP]     as many windows as hold the whole text
+
+The best span over all windows is the answer: the highest sum of its start's and its end's logit. Where training has
+questions without an answer, [CLS] stands for that; its least logit over the windows decides, as google-research/bert
+has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Encoding
+
+from bertsmith.batch import Batch
+from bertsmith.config.finetune import QaOptions
+from bertsmith.data.questions import Question, read_questions
+from bertsmith.errors import ErrorCollector, InputError
+from bertsmith.metrics.answers import judge_answers
+from bertsmith.metrics.judgement import Judgement
+from bertsmith.models.bert import Bert
+from bertsmith.models.flops import encoder_flops, linear_flops
+from bertsmith.models.losses import answer_loss
+from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
+from bertsmith.tokenizer.directory import TextTokenizer
+
+N_BEST = 20
+"""Starts and ends that are combined to spans, and spans that are kept."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A candidate: characters `start` to `end` of the context, and the sum of its logits."""
+
+    start: int
+    end: int
+    logit: float
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The result of a row: the best spans, the best first, and the logit of no answer."""
+
+    spans: tuple[Span, ...]
+    none: float
+
+
+@dataclass(frozen=True)
+class QaTask:
+    """`Task` for questions."""
+
+    max_length: int
+    stride: int = 128
+    max_answer_length: int = 30
+    may_have_none: bool = False
+    """Whether training had questions without an answer."""
+    null_threshold: float = 0.0
+    name = "qa"
+    primary_metric = "f1"
+    heads = ("question_answering",)
+    num_labels = 2
+
+    @classmethod
+    def from_rows(cls, options: QaOptions, rows: Sequence[Question], *, max_length: int) -> QaTask:
+        """The task that the training rows define."""
+        may_have_none = any(not row.answers for row in rows)
+        if not any(row.answers for row in rows):
+            raise InputError("no question has an answer", file=options.train, field="answers")
+        if options.null_threshold is not None and not may_have_none:
+            raise InputError("every question of --train has an answer; leave it out", field="--null-threshold")
+        return cls(max_length, options.stride, options.max_answer_length, may_have_none, options.null_threshold or 0.0)
+
+    def manifest(self) -> dict[str, Any]:
+        """See `Task`."""
+        return {"name": self.name, **asdict(self)}
+
+    def read(self, path: Path, *, columns: str | None = None, labelled: bool = True) -> list[Question]:
+        """See `Task`."""
+        return read_questions(path, columns=columns, labelled=labelled)
+
+    def prepare(self, rows: Sequence[Question], tokenizer: TextTokenizer, *, labelled: bool = True) -> list[Encoded]:
+        """Windows. `Encoded.label` is (start, end) of the first right answer, places in the window, 0 where it holds
+        none; `Encoded.origin` is `[tokens, 2]`, the characters of each token's word in the context, -1 elsewhere."""
+        errors, encoded = ErrorCollector(), []
+        for number, row in enumerate(rows):
+            try:
+                found = tokenizer.windows(
+                    row.question,
+                    row.context,
+                    max_length=self.max_length,
+                    stride=min(self.stride, self.max_length // 4),
+                    truncation="only_second",
+                )
+            except InputError as error:
+                length = len(tokenizer.encode(row.question).ids)
+                fix = f"the question has {length} tokens, and {error.message}" if error.field else error.message
+                errors.add(InputError(fix, **row.place, field="question"))
+                continue
+            for window in found:
+                words = word_spans(window)
+                label = answer_places(window, row) if labelled and row.answers is not None else None
+                encoded.append(Encoded((np.array(window.ids),), (np.array(window.type_ids),), number, label, words))
+        errors.raise_if_any()
+        return encoded
+
+    def collate(self, inputs: Sequence[Encoded]) -> Batch:
+        """See `Task`. Labels `starts` and `ends`: `[sequences]`."""
+        labels: dict[str, torch.Tensor] = {}
+        if all(encoded.label is not None for encoded in inputs):
+            places = torch.tensor([encoded.label for encoded in inputs])
+            labels = {"starts": places[:, 0], "ends": places[:, 1]}
+        return packed(inputs, labels)
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """See `Trainable`."""
+        return {"answer": len(batch.lengths)}
+
+    def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
+        """See `Trainable`. An input is right if both its start and its end are."""
+        logits = model.answer_logits(model.encoder(batch))
+        starts, ends = batch.labels["starts"], batch.labels["ends"]
+        total = answer_loss(logits, batch.lengths, starts, ends)
+        best = torch.stack([part.argmax(0) for part in batch.split(logits.detach())])
+        return {"answer": LossTerm(total, (best == torch.stack([starts, ends], 1)).all(1))}
+
+    def flops(self, model: Bert, batch: Batch) -> int:
+        """See `Trainable`."""
+        return encoder_flops(model.config, batch.lengths) + linear_flops(model.config, batch.total, outputs=2)
+
+    def outputs(self, model: Bert, batch: Batch) -> list[np.ndarray]:
+        """Logits of start and end, `[tokens, 2]` per input."""
+        logits = model.answer_logits(model.encoder(batch)).float().cpu()
+        return [part.numpy() for part in batch.split(logits)]
+
+    def join(self, row: Question, inputs: Sequence[Encoded], outputs: Sequence[np.ndarray]) -> Candidates:  # noqa: ARG002
+        """The best spans of all windows; equal spans count once, with their highest logit."""
+        best: dict[tuple[int, int], float] = {}
+        for encoded, logits in zip(inputs, outputs, strict=True):
+            for start, end, logit in spans_of(encoded.origin, logits, longest=self.max_answer_length):
+                if best.get((start, end), -np.inf) < logit:
+                    best[start, end] = logit
+        ordered = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:N_BEST]
+        none = min(float(logits[0].sum()) for logits in outputs)
+        return Candidates(tuple(Span(start, end, logit) for (start, end), logit in ordered), none)
+
+    def answer(self, result: Candidates) -> tuple[Span | None, float]:
+        """The answer, None for none, and its probability among the candidates."""
+        logits = [span.logit for span in result.spans]
+        gives_none = not logits or (self.may_have_none and result.none - logits[0] > self.null_threshold)
+        every = np.array([*logits, *([result.none] if self.may_have_none or not logits else [])])
+        probabilities = softmax(every)
+        if gives_none:
+            return None, float(probabilities[-1])
+        return result.spans[0], float(probabilities[0])
+
+    def decode(self, row: Question, result: Candidates) -> dict[str, Any]:
+        """`{"score": 0.9, "start": 12, "end": 17, "answer": "Paris"}`, as transformers' pipeline has it; of no answer
+        `start` and `end` are 0 and `answer` is empty."""
+        span, score = self.answer(result)
+        start, end = (0, 0) if span is None else (span.start, span.end)
+        return {"score": score, "start": start, "end": end, "answer": row.context[start:end]}
+
+    def judge(self, rows: Sequence[Question], results: Sequence[Candidates]) -> Judgement:
+        """See `Task`."""
+        answers = [self.answer(result) for result in results]
+        texts = [
+            "" if span is None else row.context[span.start : span.end]
+            for row, (span, _) in zip(rows, answers, strict=True)
+        ]
+        truth = [[answer.text for answer in row.answers or ()] for row in rows]
+        return judge_answers(truth, texts, [score for _, score in answers])
+
+    def fitted(self, options: QaOptions, rows: Sequence[Question], results: Sequence[Candidates]) -> QaTask:
+        """The task with the threshold of no answer that gives the best F1 on these rows."""
+        if not self.may_have_none or options.null_threshold is not None:
+            return self
+        gaps = sorted({result.none - result.spans[0].logit for result in results if result.spans})
+        if not gaps:
+            return self
+        edges = [gaps[0] - 1.0, *((a + b) / 2 for a, b in pairwise(gaps)), gaps[-1] + 1.0]
+        chosen = edges[:: max(1, len(edges) // 200)]
+        scores = [replace(self, null_threshold=edge).judge(rows, results).metrics["f1"] for edge in chosen]
+        return replace(self, null_threshold=float(chosen[int(np.argmax(scores))]))
+
+
+def word_spans(window: Encoding) -> np.ndarray:
+    """`[tokens, 2]`: where the word of each token of the second text starts and ends in it; -1 for other tokens.
+
+    An answer is made of whole words: a piece stands for the word that it is part of.
+    """
+    spans = np.array(window.offsets)
+    inside = np.array([number == 1 for number in window.sequence_ids])
+    words = np.array([-1 if word is None else word for word in window.word_ids])
+    spans[~inside] = -1
+    for word in np.unique(words[inside]):
+        of_word = inside & (words == word)
+        spans[of_word] = spans[of_word, 0].min(), spans[of_word, 1].max()
+    return spans
+
+
+def answer_places(window: Encoding, row: Question) -> tuple[int, int]:
+    """First and last token of the first right answer in a window; (0, 0) if it does not hold all of it."""
+    if not row.answers:
+        return 0, 0
+    first = row.answers[0]
+    text = first.text.rstrip()
+    begin, end = first.start + len(text) - len(text.lstrip()), first.start + len(text)
+    offsets, inside = np.array(window.offsets), np.array([number == 1 for number in window.sequence_ids])
+    starts = np.flatnonzero(inside & (offsets[:, 0] <= begin) & (begin < offsets[:, 1]))
+    ends = np.flatnonzero(inside & (offsets[:, 0] < end) & (end <= offsets[:, 1]))
+    return (int(starts[0]), int(ends[-1])) if len(starts) and len(ends) else (0, 0)
+
+
+def spans_of(words: np.ndarray, logits: np.ndarray, *, longest: int) -> list[tuple[int, int, float]]:
+    """The best spans of one window as (first character, last + 1, logit); at most `longest` tokens each."""
+    places = np.flatnonzero(words[:, 0] >= 0)
+    if not len(places):
+        return []
+    first, last = (places[np.argsort(-logits[places, side], kind="stable")[:N_BEST]] for side in (0, 1))
+    sums = logits[first, 0][:, None] + logits[last, 1][None, :]
+    fits = (last[None, :] >= first[:, None]) & (last[None, :] - first[:, None] < longest)
+    if not fits.any():  # none of the best starts and ends go together: try all
+        first = last = places
+        sums = logits[first, 0][:, None] + logits[last, 1][None, :]
+        fits = (last[None, :] >= first[:, None]) & (last[None, :] - first[:, None] < longest)
+    rows, columns = np.nonzero(fits)
+    order = np.argsort(-sums[rows, columns], kind="stable")[:N_BEST]
+    return [
+        (int(words[first[r], 0]), int(words[last[c], 1]), float(sums[r, c]))
+        for r, c in zip(rows[order], columns[order], strict=True)
+    ]

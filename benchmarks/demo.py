@@ -23,9 +23,9 @@ from bertsmith.config.tokenizer import TokenizerOptions
 from bertsmith.data.prepare import prepare
 from bertsmith.demo.corpus import write_corpus
 from bertsmith.demo.run import classify_options, pretrain_options
-from bertsmith.evaluate import baselines, evaluate
+from bertsmith.evaluate import evaluate
 from bertsmith.tokenizer.train import train_tokenizer
-from bertsmith.train.finetune import finetune_classify
+from bertsmith.train.finetune import finetune
 from bertsmith.train.pretrain import pretrain
 from report import finish, row
 
@@ -56,7 +56,8 @@ def main() -> None:
     seeds = SEEDS[:1] if chosen.quick else SEEDS
     rates = LEARNING_RATES[:1] if chosen.quick else LEARNING_RATES
     results = [compare(options.model_copy(update={"seed": seed}), rates) for seed in seeds]
-    figures = baselines(data / "train.tsv", data / "test.tsv")
+    some = str(work / f"pretrained-{rates[0]:g}")
+    figures = evaluate(EvaluateOptions(model=some, data=data / "test.tsv", baseline=data / "train.tsv"))
     rows = []
     for metric in ("accuracy", "macro_f1"):
         own, random = ([result[start][metric] for result in results] for start in ("pretrained", "random"))
@@ -89,7 +90,7 @@ def compare(options: DemoOptions, rates: tuple[float, ...]) -> dict[str, Any]:
         for rate in rates:
             out = options.out / f"{start}-{rate:g}"
             plain = classify_options(options, out, random_init=start == "random")
-            report = finetune_classify(plain.model_copy(update={"learning_rate": rate}))
+            report = finetune(plain.model_copy(update={"learning_rate": rate}))
             test = evaluate(EvaluateOptions(model=str(out), data=options.out / "data" / "test.tsv"))
             tried.append({"dev_accuracy": report["dev_accuracy"], "learning_rate": rate} | test)
         result[start] = max(tried, key=lambda figures: figures["dev_accuracy"])

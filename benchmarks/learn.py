@@ -34,7 +34,7 @@ from bertsmith.data.shards import open_shards
 from bertsmith.evaluate import evaluate
 from bertsmith.tasks.pretrain import PretrainTask, evaluate_pretraining
 from bertsmith.tokenizer.directory import load_tokenizer
-from bertsmith.train.finetune import finetune_classify
+from bertsmith.train.finetune import finetune
 from bertsmith.train.pretrain import pretrain
 from novels import BATCH, HIDDEN, LAYERS, LENGTH, begin, done, our_options
 from report import finish, row
@@ -251,7 +251,7 @@ def fine_tuned(work: Path, data: Path, which: str, chosen: Any) -> dict[str, Any
             long_docs="truncate",
             overwrite=True,
         )
-        tried[rate] = done(work / f"{out.name}.json", partial(finetune_classify, options))["dev_accuracy"]
+        tried[rate] = done(work / f"{out.name}.json", partial(finetune, options))["dev_accuracy"]
     best = max(tried, key=lambda rate: tried[rate])
     model = str(work / f"{which}-sst2-{best:g}")
     test = EvaluateOptions(model=model, data=folder / "test.tsv", columns="text,label", threads=chosen.threads)

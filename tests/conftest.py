@@ -116,10 +116,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def classifier_dir(encoder_dir: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from bertsmith.train.finetune import finetune_classify
+    from bertsmith.train.finetune import finetune
 
     out = tmp_path_factory.mktemp("classifier") / "classifier"
-    finetune_classify(
+    finetune(
         ClassifyOptions(
             model=str(encoder_dir),
             train=rows / "train.tsv",

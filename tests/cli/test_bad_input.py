@@ -95,7 +95,8 @@ def test_fill_with_a_classifier(capsys, classifier_dir: Path) -> None:
 
 def test_predict_with_an_encoder(capsys, encoder_dir: Path) -> None:
     assert_refused(
-        bertsmith(capsys, "predict", encoder_dir, "--text", "a"), r"this model is for pretrain; .*finetune classify"
+        bertsmith(capsys, "predict", encoder_dir, "--text", "a"),
+        r"this model is for pretrain; bertsmith finetune makes one that answers",
     )
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,12 @@ from sklearn.metrics import accuracy_score, f1_score
 from bertsmith.config.finetune import ClassifyOptions
 from bertsmith.data.examples import Example, read_examples
 from bertsmith.errors import InputError
-from bertsmith.tasks.classify import ClassifyTask, shorten, task_from_manifest
+from bertsmith.tasks.classify import ClassifyTask, best_temperature, best_threshold
 from bertsmith.tasks.inference import token_groups
+from bertsmith.tasks.known import task_from_manifest
+from bertsmith.tasks.long_texts import shorten
 from bertsmith.tokenizer.directory import load_tokenizer
-from bertsmith.train.finetune import finetune_classify
+from bertsmith.train.finetune import finetune
 
 
 @given(first=st.integers(2, 30), second=st.integers(0, 30), limit=st.integers(6, 40))
@@ -42,7 +46,8 @@ def test_groups_hold_every_input_once_within_the_budget(lengths: list[int], budg
 def test_metrics_are_scikit_learn_s(pairs: list[tuple[int, int]]) -> None:
     task = ClassifyTask(("a", "b", "c", "d"), 10)
     truth, guesses = zip(*pairs, strict=True)
-    scores = task.score([np.eye(4)[guess] for guess in guesses], truth)
+    rows = [Example(Path("x"), 1, "a", None, task.labels[label]) for label in truth]
+    scores = task.judge(rows, [np.eye(4)[guess] for guess in guesses]).metrics
     assert scores["accuracy"] == pytest.approx(accuracy_score(truth, guesses), abs=1e-9)
     expected = f1_score(truth, guesses, labels=range(4), average="macro", zero_division=0)
     assert scores["macro_f1"] == pytest.approx(expected, abs=1e-9)
@@ -61,9 +66,10 @@ def test_pairs_are_encoded_as_pairs(tokenizer_dir: Path, tmp_path: Path) -> None
     encoded = ClassifyTask(("1", "0"), 64).prepare(rows, tokenizer)
     assert [row.label for row in encoded] == [0, 1]
     for row in encoded:
-        assert (row.input_ids == tokenizer.sep_id).sum() == 2
-        assert row.token_type_ids.tolist() == sorted(row.token_type_ids.tolist())
-        assert 0 < row.token_type_ids.sum() < len(row.input_ids)
+        (ids,), (types,) = row.sequences, row.token_type_ids
+        assert (ids == tokenizer.sep_id).sum() == 2
+        assert types.tolist() == sorted(types.tolist())
+        assert 0 < types.sum() < len(ids)
 
 
 def test_labels_are_in_the_order_of_the_file(encoder_dir: Path, tmp_path: Path) -> None:
@@ -72,7 +78,7 @@ def test_labels_are_in_the_order_of_the_file(encoder_dir: Path, tmp_path: Path) 
         '{"text": "a dog", "label": 10}\n{"text": "the cat", "label": 2}\n{"text": "a girl", "label": "x y"}\n'
     )
     out = tmp_path / "model"
-    finetune_classify(ClassifyOptions(model=str(encoder_dir), train=file, out=out, steps=1, threads=2))
+    finetune(ClassifyOptions(model=str(encoder_dir), train=file, out=out, steps=1, threads=2))
     from bertsmith.bundle import load_bundle
 
     assert load_bundle(out).task["labels"] == ["10", "2", "x y"]
@@ -82,15 +88,16 @@ def test_one_label_is_not_enough(encoder_dir: Path, tmp_path: Path) -> None:
     file = tmp_path / "train.tsv"
     file.write_text("text\tlabel\na dog\tx\nthe cat\tx\n")
     with pytest.raises(InputError, match="all 2 rows have the label 'x'"):
-        finetune_classify(ClassifyOptions(model=str(encoder_dir), train=file, out=tmp_path / "m", threads=2))
+        finetune(ClassifyOptions(model=str(encoder_dir), train=file, out=tmp_path / "m", threads=2))
 
 
 def test_text_in_a_user_s_row_cannot_become_a_special_token(tokenizer_dir: Path) -> None:
     tokenizer = load_tokenizer(tokenizer_dir)
     row = Example(Path("x"), 1, "the [SEP] cat [MASK]", None, None)
     (encoded,) = ClassifyTask(("a", "b"), 64).prepare([row], tokenizer, labelled=False)
-    assert (encoded.input_ids == tokenizer.sep_id).sum() == 1
-    assert not (encoded.input_ids == tokenizer.mask_id).any()
+    (ids,) = encoded.sequences
+    assert (ids == tokenizer.sep_id).sum() == 1
+    assert not (ids == tokenizer.mask_id).any()
 
 
 def test_early_stopping_ends_the_run_and_the_best_weights_are_kept(
@@ -108,7 +115,102 @@ def test_early_stopping_ends_the_run_and_the_best_weights_are_kept(
         learning_rate=2e-3,
         threads=2,
     )
-    report = finetune_classify(options)
+    report = finetune(options)
     assert report["steps"] < 400
     assert report["best_step"] == report["steps"] - 20
     assert report["dev_accuracy"] == 1.0
+
+
+def test_class_weights_average_one_over_the_rows(tmp_path: Path) -> None:
+    rows = [Example(Path("x"), i, "a", None, "often" if i % 4 else "rare") for i in range(40)]
+
+    def weights(given: str) -> tuple[float, ...]:
+        options = ClassifyOptions(model="m", train=tmp_path / "x", out=tmp_path / "o", class_weights=given)
+        return ClassifyTask.from_rows(options, rows, max_length=8).class_weights
+
+    rare, often = weights("auto")
+    assert (rare / often, rare * 10 + often * 30) == (pytest.approx(3.0), pytest.approx(40.0))
+    rare, often = weights("rare=5")
+    assert (rare / often, rare * 10 + often * 30) == (pytest.approx(5.0), pytest.approx(40.0))
+    for bad in ("rar=5", "rare=x", "rare=-1", "rare"):
+        with pytest.raises(InputError, match="class-weights"):
+            weights(bad)
+
+
+def test_weights_and_smoothing_are_those_of_torch(classifier_dir: Path, rows: Path) -> None:
+    import torch
+
+    from bertsmith.bundle import load_bundle
+
+    bundle = load_bundle(classifier_dir)
+    plain = task_from_manifest(bundle.task)
+    assert isinstance(plain, ClassifyTask)
+    task = replace(plain, class_weights=(0.5, 3.0), label_smoothing=0.2)
+    batch = task.collate(task.prepare(task.read(rows / "dev.tsv"), bundle.tokenizer)[:9])
+    with torch.no_grad():
+        loss = task.loss(bundle.model, batch)["label"].total
+        log = bundle.model.classification_logits(bundle.model.encoder(batch), batch).log_softmax(-1)
+    weights, labels = torch.tensor([0.5, 3.0]), batch.labels["label"]
+    right = -(log.gather(1, labels[:, None])[:, 0] * weights[labels])
+    expected = 0.8 * right.sum() + 0.1 * (-(log * weights)).sum()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_a_temperature_is_found_again() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(4000, 3)
+    labels = torch.distributions.Categorical(logits=logits).sample()
+    assert best_temperature(logits * 3, labels) == pytest.approx(3.0, rel=0.1)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.3, 0.3001, 0.5, 0.9])), min_size=2, max_size=30))
+def test_no_threshold_is_better_than_the_best(cases: list[tuple[bool, float]]) -> None:
+    truth, scores = (np.array(part) for part in zip(*cases, strict=True))
+    found = best_threshold(truth, scores)
+    if not truth.any():
+        assert found == 0.5
+        return
+    best = max(f1_score(truth, scores >= edge) for edge in (0.0, 0.2, 0.30005, 0.4, 0.7))
+    assert f1_score(truth, scores >= found) == pytest.approx(best)
+
+
+def test_fitted_thresholds_and_temperature_are_stored(encoder_dir: Path, rows: Path, tmp_path: Path) -> None:
+    from bertsmith.bundle import load_bundle
+
+    given = {"model": str(encoder_dir), "dev": rows / "dev.tsv", "steps": 2, "threads": 2}
+    finetune(ClassifyOptions(**given, train=rows / "train.tsv", out=tmp_path / "a", calibrate=True))
+    stored = load_bundle(tmp_path / "a").task
+    assert stored["temperature"] != 1.0
+    for name in ("train", "dev"):
+        lines = [
+            json.dumps({"text": text, "labels": [label, "all"]})
+            for text, label in (line.split("\t") for line in (rows / f"{name}.tsv").read_text().splitlines()[1:])
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    several = given | {"dev": tmp_path / "dev.jsonl", "train": tmp_path / "train.jsonl"}
+    finetune(ClassifyOptions(**several, out=tmp_path / "b", thresholds="auto"))
+    assert len(load_bundle(tmp_path / "b").task["thresholds"]) == 3
+    with pytest.raises(InputError, match="thresholds are for several labels"):
+        finetune(ClassifyOptions(**given, train=rows / "train.tsv", out=tmp_path / "c", thresholds="0.3"))
+
+
+def test_a_head_with_other_labels_starts_fresh(classifier_dir: Path, tmp_path: Path, caplog) -> None:
+    import logging
+
+    caplog.set_level(logging.INFO, "bertsmith")
+    file = tmp_path / "train.tsv"
+    file.write_text("text\tlabel\nthe cat\tyes\na dog\tno\n")
+    finetune(ClassifyOptions(model=str(classifier_dir), train=file, out=tmp_path / "a", steps=1, threads=2))
+    assert "starting fresh: classifier" in caplog.text
+    caplog.clear()
+    file.write_text("text\tlabel\nthe cat\tcat\na dog\tdog\n")
+    finetune(ClassifyOptions(model=str(classifier_dir), train=file, out=tmp_path / "b", steps=1, threads=2))
+    assert "starting fresh: nothing" in caplog.text
+
+
+def test_the_same_file_as_train_and_dev_is_counted(encoder_dir: Path, rows: Path, tmp_path: Path, caplog) -> None:
+    file = rows / "dev.tsv"
+    finetune(ClassifyOptions(model=str(encoder_dir), train=file, dev=file, out=tmp_path / "a", steps=1, threads=2))
+    assert "24 of 24 rows of" in caplog.text

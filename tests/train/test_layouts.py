@@ -17,7 +17,7 @@ from bertsmith.nn.attention import ReferenceAttention
 from bertsmith.nn.init import NEIGHBOURS
 from bertsmith.presets import LAYOUTS
 from bertsmith.tokenizer.directory import load_tokenizer
-from bertsmith.train.finetune import finetune_classify
+from bertsmith.train.finetune import finetune
 from bertsmith.train.pretrain import pretrain
 from bertsmith.train.start import starting_model
 from tests.conftest import tiny_pretraining
@@ -32,7 +32,7 @@ def test_every_layout_is_pretrained_saved_and_used(layout: str, shards_dir: Path
         assert getattr(model.encoder.config, name) == value
     assert len(model.fill("the cat [MASK] a red ball.")[0]) == 5
     options = {"train": rows / "train.tsv", "out": tmp_path / "classifier", "steps": 2, "threads": 2}
-    finetune_classify(ClassifyOptions(model=str(tmp_path / "encoder"), **options))
+    finetune(ClassifyOptions(model=str(tmp_path / "encoder"), **options))
     answer = bertsmith.load(tmp_path / "classifier", device="cpu").predict(["a dog"])[0]
     assert answer["label"] in ("cat", "dog")
 
@@ -75,7 +75,7 @@ def test_recomputed_activations_change_nothing_in_a_run(shards_dir: Path, tmp_pa
 
 def test_frozen_layers_stay_as_they_were(encoder_dir: Path, rows: Path, tmp_path: Path) -> None:
     options = {"model": str(encoder_dir), "train": rows / "train.tsv", "steps": 4, "threads": 2}
-    finetune_classify(ClassifyOptions(**options, out=tmp_path / "out", freeze_layers=1))
+    finetune(ClassifyOptions(**options, out=tmp_path / "out", freeze_layers=1))
     before = load_bundle(encoder_dir).model.state_dict()
     after = load_bundle(tmp_path / "out").model.state_dict()
     for name, tensor in after.items():
@@ -83,7 +83,7 @@ def test_frozen_layers_stay_as_they_were(encoder_dir: Path, rows: Path, tmp_path
         if name in before and (frozen or (name.startswith("encoder.blocks.1.") and name.endswith("weight"))):
             assert torch.equal(tensor, before[name]) == frozen, name
     with pytest.raises(InputError, match=r'field "--freeze-layers": 3 layers cannot be frozen; the model has 2'):
-        finetune_classify(ClassifyOptions(**options, out=tmp_path / "no", freeze_layers=3))
+        finetune(ClassifyOptions(**options, out=tmp_path / "no", freeze_layers=3))
     assert not (tmp_path / "no").exists()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bertsmith.config.finetune import ClassifyOptions
-from bertsmith.train.finetune import finetune_classify
+from bertsmith.train.finetune import finetune
 from bertsmith.train.pretrain import pretrain
 from bertsmith.train.schedule import learning_rate_factor, sketch
 from tests.cli.run import bertsmith as command
@@ -38,7 +38,7 @@ def test_fine_tuning_has_a_plan_too(encoder_dir: Path, rows: Path, tmp_path: Pat
     options = ClassifyOptions(
         model=str(encoder_dir), train=rows / "train.tsv", out=tmp_path / "out", plan=True, epochs=2, threads=2
     )
-    assert finetune_classify(options)["sequences"] == 2 * 3 * 32
+    assert finetune(options)["sequences"] == 2 * 3 * 32
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd", "inverse-sqrt", "constant"])

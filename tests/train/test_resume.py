@@ -18,7 +18,7 @@ import yaml
 from bertsmith.config.finetune import ClassifyOptions
 from bertsmith.errors import InputError, Interrupted
 from bertsmith.files import MANIFEST, sha256
-from bertsmith.train.finetune import finetune_classify
+from bertsmith.train.finetune import finetune
 from bertsmith.train.loop import StopSignal
 from bertsmith.train.pretrain import pretrain
 from tests.conftest import pretrain_words, tiny_pretraining
@@ -181,9 +181,9 @@ def test_a_run_that_stopped_early_and_lost_its_model_does_not_train_on(
     with monkeypatch.context() as patch:
         patch.setattr("bertsmith.train.finetune.finish", killed)
         with pytest.raises(Interrupted):
-            finetune_classify(ClassifyOptions(**values))
+            finetune(ClassifyOptions(**values))
     (newest,) = (out / "train/checkpoints").iterdir()
-    report = finetune_classify(ClassifyOptions(**values, resume=True))
+    report = finetune(ClassifyOptions(**values, resume=True))
     assert report["steps"] == int(newest.name.removeprefix("step-")) < 400
     assert (out / MANIFEST).is_file()
 

@@ -57,7 +57,7 @@ def results(
 
 
 def token_groups(lengths: Sequence[int], budget: int, *, most: int | None = None) -> Iterator[list[int]]:
-    """Indices by length, at most `budget` tokens and `most` in a group: `[5, 1, 4, 1], 6 -> [1, 3, 2], [0]`.
+    """Indices by length, at most `budget` tokens and `most` in a group: `[5, 1, 4, 1], 6 -> [1, 3, 2], [0]`."""
     group: list[int] = []
     tokens = 0
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bertsmith.data.examples import LabelFormat, read_examples
+from bertsmith.errors import InputError
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_labels_are_texts_lists_or_numbers(tmp_path: Path) -> None:
+    one = write(
+        tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": 1.5}\n{"text": "c", "label": "负"}\n'
+    )
+    assert [row.label for row in read_examples(one)] == ["1", "1.5", "负"]
+    many = write(tmp_path / "b.jsonl", '{"text": "a", "labels": ["x", "y z"]}\n{"text": "b", "labels": []}\n')
+    assert [row.label for row in read_examples(many)] == [("x", "y z"), ()]
+    score = write(tmp_path / "c.csv", "text_a,text_b,score\na,b,4.5\n")
+    assert read_examples(score)[0].label == 4.5
+    mapped = write(tmp_path / "d.csv", "a,b,c\n")
+    assert read_examples(write(tmp_path / "e.csv", "x,y,0.5\n"), columns="text_a,text_b,score")[0].label == 0.5
+    assert read_examples(mapped, columns="text_a,text_b,label")[0].label == "c"
+
+
+def test_labels_of_a_cell_are_parted(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.tsv", "text\tlabel\na\tx, y\nb\t\n")
+    rows = read_examples(file, labels=LabelFormat(separator=","))
+    assert [row.label for row in rows] == [("x", "y"), ()]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "good", ""])
+def test_a_score_that_is_no_number_is_named(tmp_path: Path, value: str) -> None:
+    file = write(tmp_path / "a.tsv", f"text\tscore\na\t1\nb\t{value}\n")
+    with pytest.raises(InputError, match=r'a\.tsv:3: field "score": .*not a finite number'):
+        read_examples(file)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('{"text": "a", "label": "x"}\n{"text": "b", "label": ["x"]}\n', r"a\.jsonl:2.*has a list"),
+        ('{"text": "a", "label": ["x", "x"]}\n', "same label twice"),
+        ('{"text": "a", "label": {"x": 1}}\n', "is dict"),
+        ('{"text": "a", "label": " "}\n', "is empty"),
+    ],
+)
+def test_labels_that_make_no_sense(tmp_path: Path, lines: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_examples(write(tmp_path / "a.jsonl", lines))
+
+
+def test_a_missing_pair_column(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.tsv", "text_a\tlabel\na\tx\n")
+    with pytest.raises(InputError, match='field "text_b"'):
+        read_examples(file)

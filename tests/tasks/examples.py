@@ -1,0 +1,68 @@
+"""Small files for each task, which a tiny model can learn, and the models that learnt them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from bertsmith.config.finetune import ChoiceOptions, ClassifyOptions, FinetuneOptions, QaOptions, TagOptions
+from tests.conftest import OBJECTS, SUBJECTS, VERBS
+
+ANIMALS = {"cat": "PET", "dog": "PET", "bird": "WILD", "fish": "WILD"}
+
+OPTIONS: dict[str, type[FinetuneOptions]] = {
+    "classify": ClassifyOptions,
+    "multi": ClassifyOptions,
+    "regression": ClassifyOptions,
+    "tag": TagOptions,
+    "qa": QaOptions,
+    "choice": ChoiceOptions,
+}
+
+SUFFIX = {"classify": "tsv", "multi": "jsonl", "regression": "csv", "tag": "conll", "qa": "jsonl", "choice": "jsonl"}
+
+
+def write_rows(kind: str, path: Path, *, count: int, seed: int) -> Path:
+    """A file of `count` rows."""
+    rng = random.Random(seed)
+    lines = {"classify": ["text\tlabel"], "regression": ["text,score"]}.get(kind, [])
+    for i in range(count):
+        animal, verb, thing = ("cat", "dog", "bird", "fish")[i % 4], rng.choice(VERBS), rng.choice(OBJECTS)
+        text = f"the {animal} {verb} {thing}"
+        if kind == "classify":
+            lines.append(f"{text}\t{animal}")
+        elif kind == "multi":
+            labels = [ANIMALS[animal], *(["colour"] if thing.split()[1] in ("red", "green", "blue") else [])]
+            lines.append(json.dumps({"text": text, "labels": labels}))
+        elif kind == "regression":
+            lines.append(f"{text},{i % 4}.5")
+        elif kind == "tag":
+            lines += [f"{word}\t{'B-' + ANIMALS[word] if word in ANIMALS else 'O'}" for word in text.split()] + [""]
+        elif kind == "qa":
+            context = f"{text}. {rng.choice(SUBJECTS)} {rng.choice(VERBS)} {rng.choice(OBJECTS)}."
+            lines.append(json.dumps({"question": "the cat?", "context": context, "answers": [f"the {animal}"]}))
+        else:
+            others = [other for other in ANIMALS if other != animal]
+            choices = [*rng.sample(others, 2), animal]
+            rng.shuffle(choices)
+            lines.append(json.dumps({"text": text, "choices": choices, "label": choices.index(animal)}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def options(kind: str, encoder: Path, folder: Path, **changes: object) -> FinetuneOptions:
+    """A fine-tuning of some seconds; files are written into `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values: dict[str, object] = {
+        "model": str(encoder),
+        "train": write_rows(kind, folder / f"train.{SUFFIX[kind]}", count=96, seed=0),
+        "dev": write_rows(kind, folder / f"dev.{SUFFIX[kind]}", count=24, seed=1),
+        "out": folder / "model",
+        "steps": {"choice": 200, "classify": 120}.get(kind, 60),
+        "batch_size": 16,
+        "learning_rate": 3e-3,
+        "eval_every": 20,
+        "threads": 2,
+    }
+    return OPTIONS[kind](**(values | changes))  # type: ignore[arg-type]

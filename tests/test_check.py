@@ -1,0 +1,120 @@
+"""The data doctor: what it finds, with lines, and that its command works."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bertsmith.check import check
+from bertsmith.config.check import CheckOptions
+from tests.cli.run import bertsmith
+from tests.tasks.examples import SUFFIX, write_rows
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def labelled(*rows: tuple[str, str]) -> str:
+    return "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows)
+
+
+@pytest.mark.parametrize("kind", ["classify", "tag", "qa", "choice"])
+def test_the_task_is_guessed_and_the_command_trains(
+    kind: str, encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = [
+        write_rows(kind, Path(f"{name}.{SUFFIX[kind]}"), count=24, seed=seed) for seed, name in enumerate(["a", "b"])
+    ]
+    outcome = bertsmith(capsys, "check", *files, "--model", encoder_dir, "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["task"] == kind
+    assert not found["errors"]
+    words = shlex.split(found["command"])
+    assert words[:3] == ["bertsmith", "finetune", kind]
+    assert bertsmith(capsys, *words[1:], "--steps", 1, "--threads", 2).code == 0
+    assert (tmp_path / f"runs/a-{kind}/bertsmith.json").is_file()
+
+
+def test_findings_about_labels_name_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = write(
+        tmp_path / "train.tsv",
+        labelled(
+            *[(f"text {i}", "x") for i in range(60)], ("rare one", "y"), ("text 3", "x"), ("text 4", "y"), (" ", "y")
+        ),
+    )
+    dev = write(tmp_path / "dev.tsv", labelled(("text 5", "x"), ("new", "z")))
+    outcome = bertsmith(capsys, "check", train, dev)
+    assert outcome.code == 2
+    for line in (
+        "train.tsv:63: warning: 1 rows repeat an earlier one; remove them",
+        "train.tsv:64: warning: 1 rows repeat an earlier one with another label",
+        "dev.tsv:2: warning: 1 of 2 rows are also in",
+        "train.tsv: warning: 1 labels have fewer than 5 rows: y",
+        "note: the commonest label has 20 times the rows of the rarest; --class-weights auto",
+        "dev.tsv:3: error: label 'z' is not in",
+        "train.tsv:65: warning: 1 rows have an empty text",
+    ):
+        assert line in outcome.out, line
+    assert "finetune" not in outcome.out
+
+
+def test_unreadable_rows_are_errors_with_their_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = write(tmp_path / "train.tsv", "text\tlabel\n" + "broken\n" * 30)
+    outcome = bertsmith(capsys, "check", train)
+    assert outcome.code == 2
+    assert "train.tsv:2: has 1 column(s)" in outcome.out
+    assert "and 10 more" in outcome.out
+
+
+def test_the_same_file_twice(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.tsv", labelled(("a", "x"), ("b", "y")))
+    found = check(CheckOptions(files=(file, file)))
+    assert any("2 of 2 rows are also in" in line and "it is the same file" in line for line in found["warnings"])
+
+
+def test_exchanged_columns_and_numbers_are_suspicious(tmp_path: Path) -> None:
+    rows = [(("good", "bad")[i % 2], f"a long text number {i}") for i in range(40)]
+    found = check(CheckOptions(files=(write(tmp_path / "a.tsv", labelled(*rows)),)))
+    assert any("are the columns exchanged?" in line for line in found["warnings"])
+    assert any("40 different labels in 40 rows" in line for line in found["warnings"])
+    numbers = [(str(i), "x" if i % 2 else "y") for i in range(40)]
+    found = check(CheckOptions(files=(write(tmp_path / "b.tsv", labelled(*numbers)),)))
+    assert any("40 of 40 texts are numbers" in line for line in found["warnings"])
+
+
+def test_tags_that_cannot_follow_are_named(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.conll", "a\tB-X\nb\tI-X\n\nc\tO\nd\tB-Y\ne\tI-X\n")
+    found = check(CheckOptions(files=(train, write(tmp_path / "b.conll", "a\tO\nb\tB-Z\n"))))
+    assert found["errors"] == [f"{tmp_path}/b.conll:2: error: tags that are not in {train}: B-Z"]
+    legal = write(tmp_path / "c.conll", "a\tU-X\n\nb\tB-X\nc\tO\n")
+    found = check(CheckOptions(files=(legal,)))
+    assert any(
+        "c.conll:4: warning: 1 tags cannot follow the one before in BILOU: O after B-X" in w for w in found["warnings"]
+    )
+
+
+def test_answers_beside_their_start_are_counted(tmp_path: Path) -> None:
+    rows = [
+        {"question": "q", "context": "Rome is Rome", "answers": [{"text": "Rome", "answer_start": start}]}
+        for start in (0, 7, 8)
+    ]
+    file = write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    found = check(CheckOptions(files=(file,)))
+    assert any("a.jsonl:2: warning: 1 answers do not stand where answer_start says" in w for w in found["warnings"])
+
+
+def test_lengths_and_unknown_pieces_against_a_model(encoder_dir: Path, tmp_path: Path) -> None:
+    rows = [("the cat sees " * 30, "x"), ("the dog", "y"), ("Ωμέγα Ψυχή Ξένος " * 3, "y")]
+    file = write(tmp_path / "a.tsv", labelled(*rows))
+    found = check(CheckOptions(files=(file,), model=str(encoder_dir)))
+    assert any("1 of 3 rows (33.3%) are longer than 64 tokens" in line for line in found["warnings"])
+    assert any("of the pieces are [UNK]" in line and "a.tsv:4" in line for line in found["warnings"])
+    assert "--long-docs window" in found["command"]
+    assert found["files"][str(file)]["limit"] == 64

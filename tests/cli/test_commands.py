@@ -107,11 +107,16 @@ def test_evaluation_does_not_depend_on_batch_size_order_or_threads(
         for data, more in (
             (rows / "dev.tsv", ()),
             (rows / "dev.tsv", ("--batch-tokens", 1)),
+            (rows / "dev.tsv", ("--batch-size", 1)),
+            (rows / "dev.tsv", ("--batch-size", 64)),
             (rows / "dev.tsv", ("--threads", 1)),
             (shuffled, ()),
         )
     ]
     torch.set_num_threads(2)
+    # of probabilities, whose last digit may differ; all else is of the answers
+    errors = [outcome.pop("calibration_error") for outcome in outcomes]
+    assert errors == pytest.approx([errors[0]] * len(errors), abs=1e-6)
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 

@@ -123,7 +123,7 @@ def _mistake(mistake: Mistake, rows: Sequence[Any]) -> dict[str, Any]:
     row = rows[mistake.row]
     return {
         "line": row.line,
-        "text": " · ".join(row.content) if not hasattr(row, "words") else " ".join(row.words),
+        "text": " ".join(row.words) if hasattr(row, "words") else " · ".join(filter(None, row.content)),
         "truth": mistake.truth,
         "answer": mistake.answer,
         "confidence": mistake.score,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bertsmith.data.archives import format_of
 from bertsmith.data.choices import ChoiceExample
 from bertsmith.data.examples import Example
 from bertsmith.data.questions import Question
@@ -38,8 +39,10 @@ class Finding:
     lines: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.lines[0]}" if self.lines else str(self.file)
-        more = f" (lines {places(self.lines)})" if len(self.lines) > 1 else ""
+        has_lines = format_of(self.file)[0] != ".json"  # of SQuAD's JSON questions are counted
+        where = f"{self.file}:{self.lines[0]}" if self.lines and has_lines else str(self.file)
+        unit = "lines" if has_lines else "questions number"
+        more = f" ({unit} {places(self.lines)})" if len(self.lines) > has_lines else ""
         return f"{where}: {self.kind}: {self.message}{more}"
 
 

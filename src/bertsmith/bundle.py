@@ -110,7 +110,7 @@ def resolve(model: str) -> Path:
         return _download(model.removeprefix("hf:"))
     path = Path(model)
     if not path.exists():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
         hub = (
             f"; for a model of the Hugging Face hub write hf:{model}" if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else ""
         )

@@ -100,7 +100,7 @@ def _found(task: str, splits: Sequence[tuple[Path, Sequence[Any]]]) -> Iterator[
         if task == "classify":
             yield from findings.texts(file, rows)
         elif task == "qa":
-            yield from findings.answers(file, rows)
+            yield from findings.answers(file, rows, is_training=file is splits[0][0])
         elif task == "choice":
             yield from findings.choices(file, rows)
 
@@ -111,7 +111,9 @@ def _contents(task: str, rows: Sequence[Any]) -> dict[str, Any]:
         counts = findings.label_counts(rows)
         if counts:
             return {"labels": dict(counts.most_common(30))}
-        scores = np.array([row.label for row in rows])
+        scores = np.array([row.label for row in rows if isinstance(row.label, float)])
+        if not len(scores):
+            return {}
         return {"scores": {"lowest": float(scores.min()), "mean": float(scores.mean()), "highest": float(scores.max())}}
     if task == "tag":
         tags = Counter(tag for row in rows for tag in row.tags or ())

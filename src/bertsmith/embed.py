@@ -20,7 +20,7 @@ from bertsmith.tasks.embedding import embed_texts
 
 def embed(options: EmbedOptions) -> dict[str, Any]:
     """Read, compute, write; returns what was done. Nothing is written when anything is wrong."""
-    check_output(options.out, overwrite=options.overwrite)
+    check_output(options.out, overwrite=options.overwrite, is_file=True)
     if options.out.is_dir():
         raise InputError("is a directory; name a file", file=options.out)
     rows = read_all_rows(options.data, required=("text|sentence",), columns=options.columns)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,28 +40,34 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     """
     gate = parse_gate(options.fail_under)
     if options.out is not None:
-        check_output(options.out, overwrite=options.overwrite)
+        check_output(options.out, overwrite=options.overwrite, kind="report")
     model = open_model(options)
     if options.data.is_dir() and (options.data / MANIFEST).is_file():
         for name in ("out", "baseline"):
             if getattr(options, name) is not None:
                 raise InputError("is for labelled rows, and --data is shards; leave it out", field=f"--{name}")
         metrics = evaluate_encoder(model.bundle, options)
+        check_names(gate, metrics)
     else:
         found = evaluate_rows(model, options)
         baselines = _baselines(found, options)
         metrics = {**found.judgement.metrics, "rows": len(found.rows), **found.judgement.counts, **baselines}
+        check_names(gate, metrics)
         if options.out is not None:
             from bertsmith.evaluation_report import write_report
 
             write_report(options, found, metrics)
+    return metrics
+
+
+def check_names(gate: Iterable[str], metrics: dict[str, Any]) -> None:
+    """Raise `InputError` if the gate names what is no metric."""
+    known = [key for key, value in metrics.items() if isinstance(value, float)]
     for name in gate:
-        if not isinstance(metrics.get(name), float):
-            known = [key for key, value in metrics.items() if isinstance(value, float)]
+        if name not in known:
             raise InputError(
                 f"no metric {name!r}{nearest(name, known)}; there are: {', '.join(known)}", field="--fail-under"
             )
-    return metrics
 
 
 def evaluate_rows(model: Model, options: EvaluateOptions) -> Evaluation:
@@ -109,9 +116,12 @@ def parse_gate(text: str | None) -> dict[str, float]:
     for part in (text or "").split(",") if text else []:
         name, _, value = part.partition("=")
         try:
-            gate[name.strip()] = float(value)
+            limit = float(value)
         except ValueError:
-            raise InputError(f"{part!r} is not METRIC=NUMBER, for example accuracy=0.9", field="--fail-under") from None
+            limit = math.nan
+        if not math.isfinite(limit):
+            raise InputError(f"{part!r} is not METRIC=NUMBER, for example accuracy=0.9", field="--fail-under")
+        gate[name.strip()] = limit
     return gate
 
 

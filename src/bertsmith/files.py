@@ -162,14 +162,19 @@ def verify_file(directory: Path, name: str, entry: dict[str, Any]) -> None:
         raise InputError("its SHA-256 is not the manifest's: the file is damaged; write it again", file=path)
 
 
-def check_output(out: Path, *, overwrite: bool) -> None:
+def check_output(out: Path, *, overwrite: bool, is_file: bool = False, kind: str | None = None) -> None:
     """Refuse an output that exists, or that cannot be made, before anything is computed.
 
-    With `overwrite`, what exists must be a file or a directory that bertsmith wrote.
+    With `overwrite`, what exists must be a file, if one is to be written, or a directory that bertsmith wrote; of this
+    `kind` if one is given.
     """
     _check_place(out, overwrite=overwrite)
+    if out.is_file() and not is_file:
+        raise InputError("is a file, and a directory is to be written; give another --out", file=out)
     if out.is_dir() and not _is_ours(out):
         raise InputError("holds files that bertsmith did not write, which --overwrite would delete", file=out)
+    if kind is not None and (out / MANIFEST).is_file() and (found := read_json(out / MANIFEST).get("kind")) != kind:
+        raise InputError(f"is a {found}, which a {kind} would replace; give another --out", file=out)
 
 
 def _check_place(out: Path, *, overwrite: bool) -> None:

@@ -88,6 +88,10 @@ def labels(splits: Sequence[tuple[Path, Sequence[Example]]]) -> Iterator[Finding
     train, rows = splits[0]
     counts = label_counts(rows)
     if not counts:
+        scores = {row.label for row in rows}
+        if len(scores) == 1:
+            what = "no row has a label" if scores == {()} else f"all {len(rows)} rows have the score {scores.pop()}"
+            yield Finding("error", train, what)
         return
     if len(counts) == 1 and not isinstance(rows[0].label, tuple):
         yield Finding(
@@ -157,13 +161,16 @@ def tag_sequences(splits: Sequence[tuple[Path, Sequence[TaggedExample]]]) -> Ite
             yield Finding("error", file, f"tags that are not in {train}: {names}", tuple(line for line, _ in unknown))
 
 
-def answers(file: Path, rows: Sequence[Question]) -> Iterator[Finding]:
+def answers(file: Path, rows: Sequence[Question], *, is_training: bool) -> Iterator[Finding]:
     """Answers that stand beside the place that the file gives; how many questions have none."""
     moved = tuple(row.line for row in rows if row.moved)
     if moved:
         message = f"{len(moved)} answers do not stand where answer_start says; the nearest place is taken"
         yield Finding("warning", file, message, moved)
-    if none := sum(not row.answers for row in rows):
+    none = sum(not row.answers for row in rows)
+    if none == len(rows) and is_training:
+        yield Finding("error", file, "no question has an answer")
+    elif none:
         yield Finding("note", file, f"{none} of {len(rows)} questions have no answer; the model will learn to say so")
 
 
@@ -193,6 +200,9 @@ def lengths(
         if lacking:
             marked.append(row.line)
     sizes = np.array(counts)
+    asked = [row for row in rows if isinstance(row, Question)]
+    room = limit - 3 - min(128, limit // 4)  # a window holds more of the text than two windows share
+    too_long = tuple(row.line for row in asked if len(tokenizer.encode_ids([row.question])[0]) >= room)
     over = tuple(row.line for row, size in zip(rows, counts, strict=True) if size > limit)
     figures = {
         "tokens_median": float(np.median(sizes)),
@@ -203,6 +213,9 @@ def lengths(
         "unknown_pieces": unknown / max(total, 1),
     }
     found = []
+    if too_long:
+        message = f"{len(too_long)} questions leave no room for the text in {limit} tokens"
+        found.append(Finding("error", file, message, too_long))
     if over:
         share = f"{len(over)} of {len(rows)} rows ({len(over) / len(rows):.1%}) are longer than {limit} tokens"
         found.append(Finding("warning", file, share, over))

@@ -99,8 +99,8 @@ class Model:
             if not text.strip() or not (question or "").strip():
                 raise InputError("is empty", file=file, line=line, field="question" if text.strip() else "context")
             return Question(file, line, question or "", text, None)
-        if len(choices or ()) < 2:
-            raise InputError("at least two are needed", field="--choices")
+        if len(choices or ()) < 2 or not all(choice.strip() for choice in choices or ()):
+            raise InputError("at least two are needed, and none may be empty", field="--choices")
         return ChoiceExample(file, line, text, choices or (), None)
 
     def predict_rows(self, rows: Sequence[Any], *, batch_tokens: int = BATCH_TOKENS) -> list[Any]:

@@ -67,4 +67,4 @@ def _check_drawing(svg: Path, *, overwrite: bool) -> None:
         raise InputError("a directory; --svg names a file", file=svg)
     if svg.exists() and not overwrite:
         raise InputError("exists already; give --overwrite to replace it, or another --svg", file=svg)
-    check_output(svg, overwrite=True)
+    check_output(svg, overwrite=True, is_file=True)

@@ -58,6 +58,49 @@ BAD: dict[str, tuple[str, str, str, list[str], str]] = {
         [],
         r"a.jsonl:1.*is 7; the row has 5 choices, numbered 0 to 4",
     ),
+    "choices that are counted from 0": (
+        "choice",
+        "a.tsv",
+        "text\tchoice0\tchoice1\tchoice2\tlabel\nq\ta\tb\tc\t0\n",
+        [],
+        r'a.tsv:2: field "choice0": the columns go from choice1',
+    ),
+    "an empty choice": (
+        "choice",
+        "a.jsonl",
+        '{"text": "q", "choices": ["a", ""], "label": 0}\n',
+        [],
+        r'a.jsonl:1: field "choices": choice 1 is empty',
+    ),
+    "half of the pairs": (
+        "classify",
+        "a.jsonl",
+        '{"text": "a", "pair": "b", "label": "x"}\n{"text": "c", "label": "y"}\n',
+        [],
+        r'a.jsonl:2: field "text_b": is missing, other rows have it',
+    ),
+    "a score beyond float32": (
+        "classify",
+        "a.tsv",
+        "text\tscore\na\t1e300\nb\t1\n",
+        [],
+        r'a.tsv:2: field "score": 1e300 is larger',
+    ),
+    "one score": ("classify", "a.tsv", "text\tscore\na\t2\nb\t2\n", [], r'field "score": all 2 rows have the score 2'),
+    "no answers at all": (
+        "qa",
+        "a.jsonl",
+        '{"question": "q", "context": "c", "answers": []}\n',
+        [],
+        r'field "answers": no question has an answer',
+    ),
+    "a weight twice": (
+        "classify",
+        "a.tsv",
+        "text\tlabel\na\tx\nb\ty\n",
+        ["--class-weights", "x=2,x=3"],
+        r"names 'x' twice",
+    ),
     "more blocks than there are": (
         "classify",
         "a.tsv",
@@ -132,3 +175,38 @@ def test_an_evaluation_is_not_overwritten(classifier_dir: Path, rows: Path, tmp_
     assert "--overwrite" in outcome.errors[0]
     assert (tmp_path / "report/report.json").read_bytes() == before
     assert bertsmith(capsys, *words, "--overwrite").code == 0
+    refused = bertsmith(
+        capsys, "evaluate", classifier_dir, "--data", rows / "dev.tsv", "--out", classifier_dir, "--overwrite"
+    )
+    assert_refused(refused, r"is a model, which a report would replace")
+    assert (classifier_dir / "model.safetensors").is_file()
+    misnamed = bertsmith(capsys, *words[:-1], tmp_path / "new", "--fail-under", "acuracy=0.5")
+    assert_refused(misnamed, r"no metric 'acuracy'; did you mean", tmp_path / "new")
+    assert_refused(bertsmith(capsys, *words[:4], "--fail-under", "accuracy=nan"), r"METRIC=NUMBER")
+
+
+def test_a_file_of_rows_is_never_replaced_by_a_model(encoder_dir: Path, tmp_path: Path, capsys: Any) -> None:
+    train = write(tmp_path / "train.tsv", "text\tlabel\na\tx\nb\ty\n")
+    words = (
+        "finetune",
+        "classify",
+        "--model",
+        encoder_dir,
+        "--train",
+        train,
+        "--out",
+        train,
+        "--steps",
+        1,
+        "--overwrite",
+    )
+    assert_refused(bertsmith(capsys, *words), r"is a file, and a directory is to be written")
+    assert train.read_text().startswith("text")
+
+
+def test_baselines_of_odd_training_rows(classifier_dir: Path, rows: Path, tmp_path: Path, capsys: Any) -> None:
+    words = ("evaluate", classifier_dir, "--data", rows / "dev.tsv", "--baseline")
+    one = write(tmp_path / "one.tsv", "text\tlabel\na\tcat\nb\tcat\n")
+    assert bertsmith(capsys, *words, one).code == 0
+    other = write(tmp_path / "other.tsv", "text\tlabel\na\tcat\nb\tmouse\n")
+    assert_refused(bertsmith(capsys, *words, other), r'other.tsv:3: field "label": unknown label "mouse"')

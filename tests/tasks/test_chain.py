@@ -68,6 +68,7 @@ def test_without_any_legal_sequence_each_word_keeps_its_best() -> None:
         ([["S-X"]], "BILOU"),
         ([["NOUN", "VERB"]], "none"),
         ([["B", "I"]], "none"),
+        ([["B-X", "B-X", "O"]] * 5 + [["O", "I-X"]], "BIO"),
     ],
 )
 def test_the_scheme_is_found(sentences: list[list[str]], scheme: str) -> None:

@@ -71,7 +71,7 @@ class ClassifyOptions(FinetuneOptions):
     """What to do with a longer text: refuse it, cut its end off, keep its head and tail, or read it in overlapping
     windows; the same when the model is used."""
     stride: int = Field(default=64, ge=0)
-    """Tokens that two windows of a text share."""
+    """Tokens that two windows of a text share; at most half of what a window holds."""
     problem: Problem = "auto"
     """single: one label a text; multi: any number of them; regression: a number. By default multi where labels are
     lists, regression where the column is `score`, else single."""
@@ -103,7 +103,7 @@ class TagOptions(FinetuneOptions):
     or Parquet with `tokens` and `tags`."""
 
     stride: int = Field(default=64, ge=0)
-    """Tokens that two windows of a long sentence share."""
+    """Tokens that two windows of a long sentence share; at most half of what a window holds."""
     aggregation: Aggregation = "first"
     """How a word's tag comes from its pieces: from its first one (also simple), the average, or the most certain of
     them; none answers word by word, without joining words to entities."""
@@ -116,7 +116,7 @@ class QaOptions(FinetuneOptions):
     `context` and `answers`."""
 
     stride: int = Field(default=128, ge=0)
-    """Tokens that two windows of a long text share."""
+    """Tokens that two windows of a long text share; at most a quarter of a window."""
     max_answer_length: int = Field(default=30, ge=1)
     """Most tokens of an answer."""
     null_threshold: float | None = None

@@ -48,7 +48,7 @@ class TrainingOptions(Options):
     """Decoupled weight decay (AdamW) of matrices; norms and biases have none."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient; beyond it the gradient is scaled down."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**62)
     """Decides initial weights, order, masks and dropout."""
     device: str = "auto"
     """auto, cpu or cuda."""

@@ -15,6 +15,9 @@ MOST = 26
 
 NUMBERED = tuple(f"choice{i}" for i in range(1, MOST + 1))
 
+OTHERS = ("choice0", f"choice{MOST + 1}")
+"""Columns that would be lost: the names go from `choice1` to the last of `NUMBERED`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChoiceExample:
@@ -41,9 +44,9 @@ def read_choices(path: Path, *, columns: str | None = None, labelled: bool = Tru
     rows = read_all_rows(
         path,
         required=("text|sentence|question", *(("label|answer",) if labelled else ())),
-        optional=("choices|options", *NUMBERED),
+        optional=("choices|options", *NUMBERED, *OTHERS),
         columns=columns,
-        text_columns=("text", *NUMBERED),
+        text_columns=("text", *NUMBERED, *OTHERS),
     )
     examples, errors = [], ErrorCollector()
     for row in rows:
@@ -61,6 +64,11 @@ def read_choices(path: Path, *, columns: str | None = None, labelled: bool = Tru
 def _choices(row: Row) -> tuple[str, ...]:
     place: dict[str, Any] = {"file": row.file, "line": row.line}
     given = row.values.get("choices")
+    lost = next((name for name in OTHERS if row.values.get(name, "").strip()), None)
+    if lost is not None:
+        raise InputError(
+            f"the columns go from choice1 to {NUMBERED[-1]}; rename it, or use a list in `choices`", **place, field=lost
+        )
     if given is None:
         cells = [row.values.get(name, "") for name in NUMBERED]
         filled = [i for i, cell in enumerate(cells) if cell.strip()]
@@ -68,8 +76,12 @@ def _choices(row: Row) -> tuple[str, ...]:
             missing = next(i for i in range(filled[-1]) if i not in filled)
             raise InputError("is empty, and a later choice is not", **place, field=NUMBERED[missing])
         given = cells[: len(filled)]
-    if not isinstance(given, list) or not all(isinstance(text, str) and text.strip() for text in given):
+    if not isinstance(given, list):
         raise InputError("is not a list of texts", **place, field="choices")
+    bad = next((i for i, text in enumerate(given) if not isinstance(text, str) or not text.strip()), None)
+    if bad is not None:
+        what = "empty" if isinstance(given[bad], str) else "no text"
+        raise InputError(f"choice {bad} is {what}", **place, field="choices")
     if len(given) < 2:
         raise InputError(
             f"has {len(given)} choice(s); at least two are needed, in `choices` or `choice1`, `choice2`, …",

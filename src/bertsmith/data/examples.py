@@ -14,6 +14,9 @@ from bertsmith.errors import ErrorCollector, InputError
 
 Label = str | tuple[str, ...] | float
 
+LARGEST_SCORE = 1e15
+"""Its square, times many rows, is still a float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -62,6 +65,7 @@ def read_examples(
                 errors.add(error)
         examples.append(Example(row.file, row.line, text, pair, label))
     errors.raise_if_any()
+    _all_pairs_or_none(examples)
     if labelled:
         _one_kind(examples)
     return examples
@@ -84,7 +88,7 @@ def texts_of(row: Row) -> tuple[str, str | None]:
 
 def _rows(path: Path, columns: str | None, *, labelled: bool, wanted: LabelFormat) -> tuple[list[Row], bool]:
     """The rows, with their label or score as `label`; and whether it is a score."""
-    texts = ("text|sentence", "text_a", "text_b")
+    texts = ("text|sentence", "text_a", "text_b|pair")
     if not labelled:
         return read_all_rows(path, required=(), optional=(*texts, "label|labels", "score"), columns=columns), False
     try:
@@ -94,8 +98,11 @@ def _rows(path: Path, columns: str | None, *, labelled: bool, wanted: LabelForma
             raise
         try:
             rows = read_all_rows(path, required=("score",), optional=texts, columns=columns)
-        except InputError:
-            raise error from None
+        except InputError as other:
+            lines = other.lines()
+            raise (
+                other if any('"score": is' in line and "is missing" not in line for line in lines) else error
+            ) from None
     return [Row(row.file, row.line, {**row.values, "label": row.values["score"]}) for row in rows], True
 
 
@@ -131,10 +138,20 @@ def _number(value: Any, place: dict[str, Any]) -> float:
         number = math.nan if isinstance(value, bool | list | dict) else float(value)
     except (TypeError, ValueError):
         number = math.nan
+    shown = str(value).strip()[:40]
     if not math.isfinite(number):
-        shown = str(value).strip()[:40]
         raise InputError(f"{shown!r} is not a finite number", **place)
+    if abs(number) > LARGEST_SCORE:
+        raise InputError(f"{shown} is larger than a model can learn ({LARGEST_SCORE:g}); scale the scores", **place)
     return number
+
+
+def _all_pairs_or_none(examples: Sequence[Example]) -> None:
+    """Raise `InputError` if some rows have a second text and others have none."""
+    odd = next((row for row in examples if (row.pair is None) != (examples[0].pair is None)), None)
+    if odd is not None:
+        message = "is missing, other rows have it" if odd.pair is None else "is there, the rows before have none"
+        raise InputError(message, file=odd.file, line=odd.line, field="text_b")
 
 
 def _one_kind(examples: Sequence[Example]) -> None:

@@ -1,6 +1,6 @@
 """Sentences whose words have tags: CoNLL, CoNLL-U, JSON lines and Parquet.
 
-    EU      B-ORG        CoNLL: a word a line, its tag in the last column, columns parted by tabs or, in a file
+    EU      B-ORG        CoNLL: a word a line, its tag in the last column, columns parted by tabs or, in a line
     rejects O            without any tab, by spaces; a blank line ends a sentence, -DOCSTART- lines are skipped
 
 Of CoNLL-U (ten columns, Universal Dependencies v2) the tag is UPOS; words in one range (`3-4 don't`) are read as its
@@ -122,7 +122,7 @@ def _word(cells: list[str], places: tuple[int, int, int | None], *, labelled: bo
         return cells[word].strip(), None
     if len(cells) < 2:
         raise InputError(f"has the word {cells[0]!r} and no tag; write WORD<TAB>TAG")
-    if not cells[tag].strip():
+    if not cells[tag].strip() or (size == len(CONLLU) and cells[tag] == "_"):
         raise InputError("is empty", field="tags")
     return cells[word].strip(), cells[tag].strip()
 

@@ -8,6 +8,7 @@ BILOU  B- I- L- begin, go on, end an entity of several words, U- is one word; BI
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,16 +18,18 @@ from bertsmith.metrics.tagging import Scheme, known_scheme, split_tag
 def scheme_of(sentences: Sequence[Sequence[str]]) -> Scheme:
     """The scheme of the tags, from the tags of a training file; "none" of what has no prefixes.
 
-    With prefixes of ends (L, U, E, S) it is BILOU; without, IOB1 if an entity begins with I-, else BIO.
+    With prefixes of ends (L, U, E, S) it is BILOU; without, BIO or IOB1, whichever fewer tags contradict.
     """
     scheme = known_scheme(sorted({tag for tags in sentences for tag in tags}))
     if scheme != "BIO":
         return scheme
-    for tags in sentences:
-        for before, tag in zip(("O", *tags), tags, strict=False):
-            if tag.startswith("I-") and before[2:] != tag[2:]:
-                return "IOB1"
-    return "BIO"
+    others: tuple[Scheme, ...] = ("BIO", "IOB1")
+    return min(others, key=lambda kind: violations(sentences, kind))  # of equal ones the first
+
+
+def violations(sentences: Sequence[Sequence[str]], scheme: Scheme) -> int:
+    """How many tags cannot follow the one before."""
+    return sum(not allowed(before, tag, scheme) for tags in sentences for before, tag in pairwise(("", *tags, "")))
 
 
 def allowed(before: str, tag: str, scheme: Scheme) -> bool:

@@ -72,6 +72,8 @@ class ClassifyTask:
                 file=options.train,
                 field="label",
             )
+        if problem == "regression" and len({row.label for row in rows}) < 2:
+            raise InputError(f"all {len(rows)} rows have the score {first}", file=options.train, field="score")
         if not labels:
             raise InputError("no row has a label", file=options.train, field="label")
         if problem != "multi" and options.thresholds is not None:
@@ -320,6 +322,7 @@ def _numbers(
 ) -> tuple[float, ...]:
     """`"a=2,b=0.5"` -> a number for each label, `default` where none is given; `"0.3"` -> the same for all."""
     found = dict.fromkeys(labels, default)
+    named: set[str] = set()
     for part in text.split(","):
         name, has_name, value = part.rpartition("=")
         try:
@@ -332,5 +335,8 @@ def _numbers(
             raise InputError(
                 f"no label {name.strip()!r}{nearest(name, labels)}; the labels are: {listing(labels)}", field=field
             )
+        if name.strip() in named:
+            raise InputError(f"names {name.strip()!r} twice", field=field)
+        named.add(name.strip())
         found |= {name.strip(): number} if has_name else dict.fromkeys(labels, number)
     return tuple(found.values())

@@ -9,6 +9,7 @@ has it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -30,6 +31,8 @@ from bertsmith.models.flops import encoder_flops, linear_flops
 from bertsmith.models.losses import answer_loss
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
 from bertsmith.tokenizer.directory import TextTokenizer
+
+log = logging.getLogger("bertsmith")
 
 N_BEST = 20
 """Starts and ends that are combined to spans, and spans that are kept."""
@@ -88,6 +91,8 @@ class QaTask:
     def prepare(self, rows: Sequence[Question], tokenizer: TextTokenizer, *, labelled: bool = True) -> list[Encoded]:
         """Windows. `Encoded.label` is (start, end) of the first right answer, places in the window, 0 where it holds
         none; `Encoded.origin` is `[tokens, 2]`, the characters of each token's word in the context, -1 elsewhere."""
+        if labelled and (moved := sum(row.moved for row in rows)):
+            log.warning("%d answers do not stand where answer_start says; the nearest place is taken", moved)
         errors, encoded = ErrorCollector(), []
         for number, row in enumerate(rows):
             try:

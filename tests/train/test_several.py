@@ -65,6 +65,28 @@ def test_seeds_go_on_after_a_kill(given: dict[str, object], tmp_path: Path, monk
     assert finetune(ClassifyOptions(**given, seeds=3, resume=True)) == resumed
 
 
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_kill_while_the_best_is_put_in_place_loses_nothing(
+    is_moved: bool, given: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = several.put_in_place
+
+    def killed(temporary: Path, out: Path) -> None:
+        if is_moved:
+            real(temporary, out)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(several, "put_in_place", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(ClassifyOptions(**given, seeds=2))
+    monkeypatch.setattr(several, "put_in_place", real)
+    monkeypatch.setattr(several, "finetune", None)  # nothing is trained again
+    report = finetune(ClassifyOptions(**given, seeds=2, resume=True))
+    assert report["runs"] == 2
+    assert load_bundle(tmp_path / "out").task["name"] == "classify"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_search_chooses_what_was_not_given_and_can_be_repeated(given: dict[str, object], tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     free = {key: value for key, value in given.items() if key != "learning_rate"}

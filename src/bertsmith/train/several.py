@@ -28,6 +28,10 @@ BATCH_SIZES, EPOCHS = (16, 32, 64), (2, 3, 4, 6)
 """What `--search` chooses from, beside learning rates from a fifth to five times the suitable one."""
 
 
+BEST = "best"
+"""File in the folder of the runs that names the best, once all have ended."""
+
+
 @dataclass(frozen=True)
 class Done:
     """One run."""
@@ -47,6 +51,8 @@ def finetune_several(options: FinetuneOptions) -> dict[str, Any]:
         raise InputError("trains one model after the other; start it without torchrun", field=field)
     out = options.out
     runs = out.with_name(f".{out.name}.runs")
+    if options.resume and (runs / BEST).is_file():  # killed while the best was put in its place
+        return _put_best_in_place(runs, out)
     if options.resume and (out / MANIFEST).is_file() and not runs.exists():
         finished: dict[str, Any] = read_json(out / "train" / "report.json")
         return finished
@@ -61,8 +67,16 @@ def finetune_several(options: FinetuneOptions) -> dict[str, Any]:
     listed = [{"name": run.name, **run.settings, "value": run.value} for run in done]
     write_file(best.directory / "train" / "report.json", to_json(report))
     write_file(best.directory / "train" / "several.json", to_json({"best": best.name, "runs": listed}))
-    put_in_place(best.directory, out)
+    write_file(runs / BEST, best.name)
+    return _put_best_in_place(runs, out)
+
+
+def _put_best_in_place(runs: Path, out: Path) -> dict[str, Any]:
+    best = runs / (runs / BEST).read_text(encoding="utf-8")
+    if best.is_dir():
+        put_in_place(best, out)
     shutil.rmtree(runs, ignore_errors=True)
+    report: dict[str, Any] = read_json(out / "train" / "report.json")
     return report
 
 

@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import random
+import re
 import statistics
 import tempfile
 import time
@@ -360,7 +361,7 @@ def write_sample(source: Path, target: Path, *, has_header: bool) -> None:
         target.write_text(json.dumps(content), encoding="utf-8")
         return
     if target.suffix in (".conll", ".conllu"):
-        units, end = [part for part in text.split("\n\n") if part.strip()], "\n\n"
+        units, end = [part for part in re.split(r"\n[ \t]*\n", text) if part.strip()], "\n\n"
         head: list[str] = []
     else:
         units, end = text.rstrip("\n").split("\n"), "\n"

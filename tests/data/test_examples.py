@@ -27,6 +27,14 @@ def test_labels_are_texts_lists_or_numbers(tmp_path: Path) -> None:
     assert read_examples(mapped, columns="text_a,text_b,label")[0].label == "c"
 
 
+def test_a_first_text_of_a_pair_may_be_mapped_to_a_text(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.tsv", "label\ttext_a\n1\tfine\n")
+    (row,) = read_examples(file, columns="text=text_a,label=label")
+    assert (row.text, row.pair, row.label) == ("fine", None, "1")
+    with pytest.raises(InputError, match="text_b"):
+        read_examples(file)
+
+
 def test_labels_of_a_cell_are_parted(tmp_path: Path) -> None:
     file = write(tmp_path / "a.tsv", "text\tlabel\na\tx, y\nb\t\n")
     rows = read_examples(file, labels=LabelFormat(separator=","))

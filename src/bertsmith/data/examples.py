@@ -75,7 +75,7 @@ def texts_of(row: Row) -> tuple[str, str | None]:
     """The text of a row and its pair. Raises `InputError` if there is no text, or half a pair."""
     values = row.values
     text, pair = values.get("text", values.get("text_a")), values.get("text_b")
-    if text is None or ("text_a" in values and pair is None):
+    if text is None or ("text" not in values and pair is None):
         raise InputError(
             f"found {', '.join(values) or 'no known column'}; needed are `text`, or `text_a` and `text_b`; "
             "name the columns with --columns",

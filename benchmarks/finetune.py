@@ -15,11 +15,8 @@ rows up on the spot, and takes a handful of steps and one seed.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
-import random
-import re
 import statistics
 import tempfile
 import time
@@ -48,8 +45,8 @@ from bertsmith.train.finetune import finetune
 from bertsmith.train.pretrain import pretrain
 from novels import done
 from report import finish, row, table
+from samples import write_quick_rows, write_sample
 
-SAMPLE = 2000
 SAME = {"epochs": 3.0, "batch_size": 16, "learning_rate": 1e-4, "warmup": 0.1}
 """The settings that both sides share."""
 THEIR_DEFAULTS = {"epochs": 3.0, "batch_size": 8, "learning_rate": 5e-5, "warmup": 0.0}
@@ -341,47 +338,6 @@ def chinese_encoder(chosen: argparse.Namespace) -> Path:
             )
         )
     return out
-
-
-def write_sample(source: Path, target: Path, *, has_header: bool) -> None:
-    """`SAMPLE` rows, sentences or questions, drawn with one seed, in the order of the file."""
-    import gzip
-
-    text = (
-        gzip.decompress(source.read_bytes()).decode() if source.suffix == ".gz" else source.read_text(encoding="utf-8")
-    )
-    rng = random.Random(0)
-    if target.suffix == ".json":
-        content = json.loads(text)
-        asked = [qa["id"] for article in content["data"] for part in article["paragraphs"] for qa in part["qas"]]
-        kept = set(rng.sample(asked, min(SAMPLE, len(asked))))
-        for article in content["data"]:
-            for part in article["paragraphs"]:
-                part["qas"] = [qa for qa in part["qas"] if qa["id"] in kept]
-        target.write_text(json.dumps(content), encoding="utf-8")
-        return
-    if target.suffix in (".conll", ".conllu"):
-        units, end = [part for part in re.split(r"\n[ \t]*\n", text) if part.strip()], "\n\n"
-        head: list[str] = []
-    else:
-        units, end = text.rstrip("\n").split("\n"), "\n"
-        head = [units.pop(0)] if has_header else []
-    chosen = sorted(rng.sample(range(len(units)), min(SAMPLE, len(units))))
-    target.write_text(end.join([*head, *(units[i] for i in chosen)]) + end, encoding="utf-8")
-
-
-def write_quick_rows(folder: Path) -> None:
-    """A few rows for `--quick`."""
-    folder.mkdir(parents=True)
-    rng = random.Random(0)
-    words = {"good": "positive", "fine": "positive", "bad": "negative", "poor": "negative"}
-    for split, count in (("train", 64), ("test", 32)):
-        picked = [rng.choice(list(words)) for _ in range(count)]
-        lines = [f"a {word} film of {rng.randint(1, 99)} minutes\t{words[word]}" for word in picked]
-        (folder / f"sst2-{split}.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
-        people = [rng.choice(("Mary", "John")) for _ in range(count)]
-        tagged = [f"{name}\tB-PER\nsees\tO\nthe\tO\nsea\tO\n" for name in people]
-        (folder / f"wnut17-{split}.conll").write_text("\n".join(tagged))
 
 
 if __name__ == "__main__":

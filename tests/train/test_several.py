@@ -88,7 +88,6 @@ def test_a_kill_while_the_best_is_put_in_place_loses_nothing(
 
 
 def test_a_search_chooses_what_was_not_given_and_can_be_repeated(given: dict[str, object], tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
     free = {key: value for key, value in given.items() if key != "learning_rate"}
     finetune(ClassifyOptions(**free | {"out": tmp_path / "a"}, search=3))
     finetune(ClassifyOptions(**free | {"out": tmp_path / "b"}, search=3))

@@ -25,9 +25,10 @@ from torch import Tensor
 
 from bertsmith.card import CARD, Card, model_card
 from bertsmith.config.encoder import EncoderConfig, shape_problem
+from bertsmith.config.families import FAMILIES, read_fields, to_hf
 from bertsmith.errors import InputError, listing, nearest
 from bertsmith.files import MANIFEST, read_json, read_manifest, to_json, write_file, write_manifest
-from bertsmith.interop import bert
+from bertsmith.interop import families
 from bertsmith.interop.keymap import Rule, their_names, to_ours, to_theirs
 from bertsmith.interop.sentence_transformers import read_sentence_modules, write_sentence_modules
 from bertsmith.interop.weights import WEIGHTS, read_weights, weights_file
@@ -78,10 +79,11 @@ def write_bundle(
     sentence-transformers loads as an embedder.
     """
     theirs = to_theirs(
-        dict(model.state_dict()), bert.rules(model.config, model.heads), vocab_size=model.config.vocab_size
+        dict(model.state_dict()), families.rules(model.config, model.heads), vocab_size=model.config.vocab_size
     )
-    state = bert.written(theirs, model.heads)
-    config = model.config.to_hf() | {"architectures": [bert.architecture(model.heads)]}
+    family = model.config.family
+    state = families.written(theirs, model.heads, family=family)
+    config = to_hf(model.config) | {"architectures": [families.architecture(family, model.heads)]}
     labels = list(task.get("labels", ()))
     if labels:
         config["id2label"] = {str(i): label for i, label in enumerate(labels)}
@@ -188,15 +190,17 @@ def read_model(path: Path) -> tuple[Bert, list[str]]:
     classes = architectures(path)
     file = weights_file(path)
     try:
-        state = bert.canonical(read_weights(file), tied=config.tie_word_embeddings)
-        model, unknown = build(config, state, rules=bert.rules(config, (bert.classifier_head(state, classes),)))
+        state = families.canonical(read_weights(file), family=config.family, tied=config.tie_word_embeddings)
+        head = families.exclusive_head(config.family, state, classes)
+        model, unknown = build(config, state, rules=families.rules(config, (head,)))
     except InputError as error:
         raise error if error.file else InputError(error.message, file=file) from None
     if unknown:
         log.warning("%s: not read, no part of this BERT has them: %s", file, listing(unknown, 8))
-    for name in classes:
-        if name in bert.CLASSES.values() and bert.architecture(model.heads) != name:
-            log.warning("%s: config.json names %s, but its head has no weights here: it must start fresh", path, name)
+    promised = families.head_of_classes(config.family, classes)
+    if promised is not None and promised not in model.heads:
+        named = next(name for name in classes if name.endswith(families.SUFFIXES[promised]))
+        log.warning("%s: config.json names %s, but its head has no weights here: it must start fresh", path, named)
     return model, unknown
 
 
@@ -217,7 +221,7 @@ def build(config: EncoderConfig, state: dict[str, Tensor], *, rules: Sequence[Ru
         others = f"; not recognised: {listing(unknown, 5)}" if unknown else ""
         raise InputError(f"tensors are missing: {listing(missing, 5)}{others}")
     surplus = [theirs[name] for name in tensors if name not in wanted]
-    surplus += [name for name in unknown if name.startswith(("bert.encoder.", "bert.embeddings."))]
+    surplus += [name for name in unknown if name.startswith(families.encoder_names(config.family))]
     if surplus:
         raise InputError(f"tensors for which config.json leaves no place: {listing(surplus, 5)}")
     for name, tensor in tensors.items():
@@ -292,28 +296,36 @@ def architectures(path: Path) -> list[str]:
 
 
 def read_config(path: Path) -> EncoderConfig:
-    """The network's shape from `path/config.json`. Raises `InputError` naming the field that is wrong."""
+    """The network's shape from `path/config.json`: one of `FAMILIES`, or ours. Raises `InputError` naming the field."""
     file = path / "config.json"
     if not file.is_file() and any(path.glob("*.index")):
         raise InputError("a TensorFlow checkpoint; make a model of it first: bertsmith convert", file=path)
     values = read_json(file)
-    if not isinstance(values, dict) or values.get("model_type") not in ("bert", "bertsmith"):
-        kind = values.get("model_type") if isinstance(values, dict) else None
-        raise InputError(f'model_type is {kind!r}; expected "bert" or "bertsmith"', file=file, field="model_type")
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if not isinstance(kind, str) or kind not in (*FAMILIES, "bertsmith"):
+        raise InputError(
+            f"model_type is {kind!r}; expected one of: {listing([*FAMILIES, 'bertsmith'])}",
+            file=file,
+            field="model_type",
+        )
     if values.get("position_embedding_type", "absolute") != "absolute":
         raise InputError("only absolute positions are a BERT's", file=file, field="position_embedding_type")
     if values.get("is_decoder"):
         raise InputError("a decoder; an encoder is needed here", file=file, field="is_decoder")
-    return parse_config(values, file=file)
+    return parse_config(values, file=file, family=None if kind == "bertsmith" else kind)
 
 
-def parse_config(values: dict[str, Any], *, file: Path) -> EncoderConfig:
-    """The fields of `values` that describe a shape; others are left alone."""
-    known = {name: values[name] for name in EncoderConfig.model_fields if values.get(name) is not None}
+def parse_config(values: dict[str, Any], *, file: Path, family: str | None = "bert") -> EncoderConfig:
+    """The fields of `values` that describe a shape; others are left alone. `family` None: they have our names."""
     try:
-        return EncoderConfig(**known)
-    except ValidationError as error:
-        field, message = shape_problem(error)
+        if family is not None:
+            return EncoderConfig(**read_fields(values, family=family))
+        return EncoderConfig(**{name: values[name] for name in EncoderConfig.model_fields if values.get(name) is not None})
+    except ValueError as error:
+        if isinstance(error, ValidationError):
+            field, message = shape_problem(error)
+        else:
+            field, message = str(error).split()[0], str(error)
         raise InputError(message, file=file, field=field) from None
 
 

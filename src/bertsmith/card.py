@@ -8,24 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertsmith.interop.bert import architecture
+from bertsmith.config.families import FAMILIES, differences
+from bertsmith.interop.families import architecture
 from bertsmith.models.bert import Bert
 
 CARD = "README.md"
 """The card's file. Its reader may set the licence in it, so a directory's manifest does not hold its checksum."""
-
-AUTO_CLASSES = {
-    "BertForSequenceClassification": "AutoModelForSequenceClassification",
-    "BertForTokenClassification": "AutoModelForTokenClassification",
-    "BertForQuestionAnswering": "AutoModelForQuestionAnswering",
-    "BertForMultipleChoice": "AutoModelForMultipleChoice",
-    "BertForPreTraining": "AutoModelForPreTraining",
-    "BertForMaskedLM": "AutoModelForMaskedLM",
-    "BertForNextSentencePrediction": "AutoModelForNextSentencePrediction",
-    "BertModel": "AutoModel",
-}
-"""transformers' class -> the `Auto` class that loads it."""
-
 
 @dataclass(frozen=True)
 class Card:
@@ -56,8 +44,8 @@ def model_card(card: Card, model: Bert, *, labels: list[str], is_embedder: bool)
     """Markdown: what the model is, from what, data, figures, how to load it here and elsewhere."""
     config = model.config
     heads = ", ".join(model.heads) or "none"
-    unlike = config.differences_from_bert
-    shape = f"Unlike BERT in: {', '.join(unlike)}. " if unlike else ""
+    unlike = differences(config)
+    shape = f"Unlike transformers' {FAMILIES[config.family].title} in: {', '.join(unlike)}. " if unlike else ""
     return f"""---
 library_name: bertsmith
 license: {card.licence}
@@ -106,13 +94,14 @@ def usage(model: Bert, *, labels: list[str], is_embedder: bool) -> str:
     elif model.masked_lm is not None:
         call = 'model.fill("a text with a [MASK]")'
     here = f'```python\nimport bertsmith\n\nmodel = bertsmith.load("DIR")\n{call}\n```'
-    unlike = model.config.differences_from_bert
+    unlike = differences(model.config)
     if unlike:
         fix = (
             " `bertsmith convert DIR --to-hf --out NEW` restores the full shape." if unlike == ["pruned_heads"] else ""
         )
         return f"{here}\n\ntransformers has no class for this architecture ({', '.join(unlike)}).{fix}"
-    auto = AUTO_CLASSES[architecture(model.heads)]
+    family = model.config.family
+    auto = architecture(family, model.heads).replace(FAMILIES[family].title, "Auto", 1).replace("AutoFor", "AutoModelFor")
     there = (
         f"```python\nfrom transformers import AutoTokenizer, {auto}\n\n"
         f'model, tokenizer = {auto}.from_pretrained("DIR"), AutoTokenizer.from_pretrained("DIR")\n```'

@@ -22,9 +22,10 @@ from bertsmith.bundle import build, check_vocabulary, parse_config, read_bundle,
 from bertsmith.card import Card, licence_of
 from bertsmith.config.convert import ConvertOptions
 from bertsmith.config.encoder import shape_problem
+from bertsmith.config.families import FAMILIES, differences, to_hf
 from bertsmith.errors import InputError
 from bertsmith.files import check_output, new_directory, read_json, write_file
-from bertsmith.interop import bert
+from bertsmith.interop import families
 from bertsmith.interop.seeds import TABLES, convert_state_dict, detect_layout, restore_state_dict
 from bertsmith.interop.tensorflow import checkpoint_prefix, read_tensorflow
 from bertsmith.interop.weights import read_weights
@@ -93,9 +94,9 @@ def convert(options: ConvertOptions) -> dict[str, Any]:
     return {
         "out": str(options.out),
         "source": source.kind,
-        "architecture": bert.architecture(model.heads),
-        "model_type": model.config.to_hf()["model_type"],
-        "unlike_bert": model.config.differences_from_bert,
+        "architecture": families.architecture(model.config.family, model.heads),
+        "model_type": to_hf(model.config)["model_type"],
+        "unlike_bert": differences(model.config),
         "heads": list(model.heads),
         "parameters": model.num_parameters,
         "vocab_size": model.config.vocab_size,
@@ -152,9 +153,9 @@ def read_google(prefix: Path, options: ConvertOptions) -> Source:
     if values.get("hidden_act") == "gelu":
         values["hidden_act"] = "gelu_new"
     config = parse_config(values, file=config_file)
-    state = bert.canonical(read_tensorflow(prefix), tied=True)
+    state = families.canonical(read_tensorflow(prefix), family="bert", tied=True)
     try:
-        model, unknown = build(config, state, rules=bert.rules(config, (bert.classifier_head(state, ()),)))
+        model, unknown = build(config, state, rules=families.rules(config, (families.exclusive_head("bert", state, ()),)))
     except InputError as error:
         raise InputError(error.message, file=prefix) from None
     tokenizer = read_vocabulary(options.tokenizer or prefix.parent / "vocab.txt", longest=GOOGLE_LONGEST_WORD)
@@ -219,8 +220,8 @@ def changed(model: Bert, options: ConvertOptions) -> tuple[Bert, list[str]]:
         if model.config.pruned_heads:
             changes.append("pruned heads given back as zeros")
         model = restore_heads(model)
-        if unlike := model.config.differences_from_bert:
-            raise InputError(f"transformers' BERT cannot express: {', '.join(unlike)}", field="--to-hf")
+        if unlike := differences(model.config):
+            raise InputError(f"transformers' {FAMILIES[model.config.family].title} cannot express: {', '.join(unlike)}", field="--to-hf")
     if options.vocab_size is not None and options.vocab_size != model.config.vocab_size:
         changes.append(f"vocabulary resized from {model.config.vocab_size} to {options.vocab_size}")
         try:

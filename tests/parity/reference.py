@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
-from bertsmith.interop.bert import canonical, rules
+from bertsmith.interop.families import canonical, rules
 from bertsmith.interop.keymap import to_ours
 from bertsmith.models.bert import Bert
 
@@ -61,7 +61,7 @@ def pair(name: str, *, dtype: torch.dtype = torch.float64, dropout: float = 0.0,
 
 def copy_weights(theirs: nn.Module, ours: Bert) -> None:
     config = ours.config
-    state = canonical(theirs.state_dict(), tied=config.tie_word_embeddings)
+    state = canonical(theirs.state_dict(), family=config.family, tied=config.tie_word_embeddings)
     tensors, unknown = to_ours(state, rules(config, ours.heads), config=config)
     assert not unknown
     ours.load_state_dict(tensors)

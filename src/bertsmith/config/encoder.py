@@ -1,7 +1,8 @@
 """The shape of the network: BERT's configuration under Hugging Face's names, and the axes that its relatives need.
 
 Not here: options of a training run, or what a task adds (labels, decoding), which stand in the manifest.
-An axis exists because a checkpoint needs it (`presets.LAYOUTS`); at their defaults all of them are BERT.
+An axis exists because a checkpoint needs it (`presets.LAYOUTS`, `config.families`); at their defaults all of them are
+BERT. Also not here: which axes make a family, and the names of its `config.json` (`config.families`).
 """
 
 from __future__ import annotations
@@ -36,9 +37,16 @@ VOCABULARY_MULTIPLE = 64
 """The vocabulary is padded to a multiple of this in memory, and stripped when saved."""
 
 
+FamilyName = Literal["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "modernbert"]
+
+LayerType = Literal["full_attention", "sliding_attention"]
+
+
 class EncoderConfig(Options):
     """BERT as in Devlin et al. 2018, section 3; the defaults are bert-base-uncased."""
 
+    family: FamilyName = "bert"
+    """Whose names weights and configuration have on disk, transformers' `model_type`."""
     vocab_size: int = Field(default=30522, ge=1, le=MOST)
     """Number of pieces of the tokenizer."""
     hidden_size: int = Field(default=768, ge=1, le=MOST)
@@ -73,24 +81,60 @@ class EncoderConfig(Options):
     """Norm after each residual sum (BERT), or on the input of each sub-layer."""
     final_norm: bool | None = None
     """Norm after the last block; by default with `norm_position` pre only."""
+    first_norm: bool = True
+    """Whether the attention of the first block has its norm, where blocks are pre-norm."""
     norm_kind: Literal["layer_norm", "std_norm"] = "layer_norm"
     """LayerNorm, or (x - mean) / (std + eps) with the unbiased deviation, as codertimo has it."""
     embedding_norm: bool = True
     """Norm after the sum of the embeddings."""
     embedding_scale: bool = False
     """Token vectors times sqrt(hidden_size), Vaswani et al. 2017, section 3.4."""
-    position_kind: Literal["learned", "sinusoidal"] = "learned"
-    """A trained table, or the sines of Vaswani et al. 2017, section 3.5."""
+    embedding_size: int | None = Field(default=None, ge=1, le=MOST)
+    """Width of the embedding tables, a linear layer then leads to `hidden_size` (Clark et al. 2020); by default that."""
+    position_kind: Literal["learned", "sinusoidal", "rotary"] = "learned"
+    """A trained table, the sines of Vaswani et al. 2017, section 3.5, or rotated queries and keys (Su et al. 2021)."""
+    position_offset: int = Field(default=0, ge=0, le=MOST)
+    """Row of the first position in the table; RoBERTa counts from the padding token's id plus 1."""
+    rope_theta: float = Field(default=10000.0, gt=0)
+    """Base of the rotary angles in layers that see the whole sequence."""
+    local_rope_theta: float = Field(default=10000.0, gt=0)
+    """Base of the rotary angles in layers with a window."""
+    local_attention: int = Field(default=128, ge=2, le=MOST)
+    """Width of the window of `sliding_attention` layers: a token sees half of it to either side."""
+    layer_types: tuple[LayerType, ...] | None = None
+    """What each layer sees; by default the whole sequence."""
     token_type_offset: int = Field(default=0, ge=0)
     """Row of segment A in the segment table; 1 where row 0 is padding's."""
     attention_head_size: int | None = Field(default=None, ge=1, le=MOST)
     """Width of a head's queries and keys; by default `hidden_size` / `num_attention_heads`."""
     value_head_size: int | None = Field(default=None, ge=1, le=MOST)
     """Width of a head's values; by default that of its keys."""
+    feedforward_kind: Literal["plain", "gated"] = "plain"
+    """Activation, or activation times a second projection (Shazeer 2020, section 2)."""
+    attention_bias: bool = True
+    """Whether the projections of attention have biases."""
+    mlp_bias: bool = True
+    """Whether the two layers of the feed-forward part have biases."""
+    norm_bias: bool = True
+    """Whether norms have biases."""
+    head_bias: bool = True
+    """Whether the linear layer of the pooler and that of the MLM head have biases."""
+    decoder_bias: bool = True
+    """Whether the MLM decoder has a bias."""
     cls_pooler: bool = True
-    """Whether linear and tanh stand between `[CLS]` and the heads that read it."""
+    """Whether linear and activation stand between `[CLS]` and the heads that read it."""
+    pooler_activation: str = "tanh"
+    """Activation of the pooler, by name."""
+    pooler_norm: bool = False
+    """Whether a norm follows the pooler's activation."""
+    pooler_input: Literal["cls", "mean"] = "cls"
+    """What the pooler reads: the vector of `[CLS]`, or the mean over all tokens."""
+    token_pooler: bool = False
+    """Whether heads on tokens read them through the pooler's layers, as those on `[CLS]` do."""
     masked_lm_transform: bool = True
     """Whether linear, activation and norm stand before the MLM decoder."""
+    masked_lm_activation: str | None = None
+    """Activation of the MLM head, by name; by default `hidden_act`."""
     pruned_heads: dict[int, tuple[int, ...]] = Field(default_factory=dict)
     """Layer -> numbers of the heads that were removed from it."""
 
@@ -101,17 +145,26 @@ class EncoderConfig(Options):
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                 f"{self.num_attention_heads}; choose a number of heads that divides it, or set attention_head_size"
             )
-        if self.hidden_act not in ACTIVATIONS:
-            raise ValueError(
-                f"unknown hidden_act {self.hidden_act!r}{nearest(self.hidden_act, ACTIVATIONS)}; "
-                f"expected one of: {', '.join(ACTIVATIONS)}"
-            )
+        for field in ("hidden_act", "pooler_activation", "masked_lm_activation"):
+            name = getattr(self, field)
+            if name is not None and name not in ACTIVATIONS:
+                raise ValueError(
+                    f"unknown {field} {name!r}{nearest(name, ACTIVATIONS)}; expected one of: {', '.join(ACTIVATIONS)}"
+                )
         if self.pad_token_id >= self.vocab_size:
             raise ValueError(f"pad_token_id {self.pad_token_id} is outside the vocabulary of {self.vocab_size}")
         if self.final_norm and self.norm_position == "post":
             raise ValueError("final_norm is for norm_position pre; a post-norm block ends with a norm already")
         if self.type_vocab_size and self.token_type_offset >= self.type_vocab_size:
             raise ValueError(f"token_type_offset {self.token_type_offset} is outside {self.type_vocab_size} segments")
+        if self.position_kind == "rotary" and self.head_size % 2:
+            raise ValueError(f"position_kind rotary turns pairs of numbers, and attention_head_size is {self.head_size}")
+        if not self.first_norm and self.norm_position == "post":
+            raise ValueError("first_norm is for norm_position pre; a post-norm block has no norm on its input")
+        if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(f"layer_types has {len(self.layer_types)} entries for {self.num_hidden_layers} layers")
+        if self.embedding_width != self.hidden_size and self.tie_word_embeddings and not self.masked_lm_transform:
+            raise ValueError("tie_word_embeddings needs masked_lm_transform where embedding_size is not hidden_size")
         for layer, heads in self.pruned_heads.items():
             if not 0 <= layer < self.num_hidden_layers:
                 raise ValueError(f"pruned_heads names layer {layer}; the layers are 0 to {self.num_hidden_layers - 1}")
@@ -155,22 +208,20 @@ class EncoderConfig(Options):
         return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
     @property
-    def differences_from_bert(self) -> list[str]:
-        """The axes in which this is not a BERT that transformers can express: `["norm_position", "pruned_heads"]`."""
-        found = [name for name in AXES if getattr(self, name) != EncoderConfig.model_fields[name].get_default()]
-        if self.head_size * self.num_attention_heads != self.hidden_size or self.value_size != self.head_size:
-            found.append("attention_head_size")
-        if self.type_vocab_size == 0:
-            found.append("type_vocab_size")
-        return found + (["pruned_heads"] if self.pruned_heads else [])
+    def embedding_width(self) -> int:
+        """Width of the embedding tables."""
+        return self.embedding_size or self.hidden_size
 
-    def to_hf(self) -> dict[str, Any]:
-        """The part of a `config.json` that describes the shape; `model_type` is `bertsmith` if HF has no such BERT."""
-        values = self.model_dump(mode="json")
-        if self.differences_from_bert:
-            return {"model_type": "bertsmith", **values}
-        values = {name: value for name, value in values.items() if name in BERT_FIELDS}
-        return {"model_type": "bert", **values, "position_embedding_type": "absolute"}
+    def window(self, layer: int) -> int | None:
+        """How far to either side a token of layer `layer` sees; None if everywhere."""
+        is_local = self.layer_types is not None and self.layer_types[layer] == "sliding_attention"
+        return self.local_attention // 2 if is_local else None
+
+    def rotary_base(self, layer: int) -> float | None:
+        """Base of the rotary angles of layer `layer`; None without them."""
+        if self.position_kind != "rotary":
+            return None
+        return self.rope_theta if self.window(layer) is None else self.local_rope_theta
 
 
 def shape_problem(error: ValidationError) -> tuple[str | None, str]:
@@ -186,25 +237,3 @@ def shape_problem(error: ValidationError) -> tuple[str | None, str]:
         ), f"{message[:1].lower()}{message[1:]}, not {first['input']!r}"
     named = [word for word in re.findall(r"\w+", message) if word in EncoderConfig.model_fields]
     return (named[0] if named else None), message
-
-
-AXES = (
-    "norm_position",
-    "final_norm",
-    "norm_kind",
-    "embedding_norm",
-    "embedding_scale",
-    "position_kind",
-    "token_type_offset",
-    "cls_pooler",
-    "masked_lm_transform",
-)
-"""Fields that transformers' BERT does not have, each at its default a BERT."""
-
-BERT_FIELDS = frozenset(EncoderConfig.model_fields) - {
-    *AXES,
-    "attention_head_size",
-    "value_head_size",
-    "pruned_heads",
-}
-"""Fields that stand in the `config.json` of any BERT."""

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from bertsmith.config.encoder import EncoderConfig
+from bertsmith.config.families import differences
 from bertsmith.errors import InputError, listing
 from bertsmith.interop.keymap import Concat, Flip, Pad, Rename, Rule, View, expand, their_names, to_theirs
 from bertsmith.nn.init import sinusoids
@@ -151,7 +152,7 @@ def restore_state_dict(state: dict[str, Tensor], config: EncoderConfig, *, layou
     free = {"original": "embedding_scale", "handwritten": "attention_head_size"}.get(layout)
     layout_fields = LAYOUTS[layout]
     differing = [name for name, value in layout_fields.items() if values[name] != value and name != free]
-    differing += [name for name in config.differences_from_bert if name not in layout_fields and name != free]
+    differing += [name for name in differences(config) if name not in layout_fields and name != free]
     if differing:
         fields = ", ".join(f"{name}={values[name]!r}" for name in dict.fromkeys(differing))
         raise InputError(f"this model is not of the layout {layout}: {fields}")

@@ -1,6 +1,6 @@
 """Finds and reads the weights of a Hugging Face directory: safetensors or `.bin`, whole or in shards.
 
-Not here: whose names the tensors have (`interop.bert`), and checksums (the manifest of our own directories).
+Not here: whose names the tensors have (`interop.families`), and checksums (the manifest of our own directories).
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.models.encoder import Encoder
-from bertsmith.models.heads import LinearHead, MaskedLMHead, Pooler
+from bertsmith.models.heads import Discriminator, LinearHead, MaskedLMHead, Pooler
+from bertsmith.models.pooling import pool
 from bertsmith.nn.init import initialize
 
 HEADS = (
@@ -21,11 +22,15 @@ HEADS = (
     "token_classifier",
     "question_answering",
     "multiple_choice",
+    "discriminator",
 )
 """Names of the optional parts, in the order in which they are drawn."""
 
 READS_CLS = frozenset({"next_sentence", "classifier", "multiple_choice"})
 """Heads on the pooled vector of `[CLS]`; they bring the pooler."""
+
+READS_TOKENS = frozenset({"token_classifier", "question_answering"})
+"""Heads on every token; in some families they read it through the pooler's layers, and bring it too."""
 
 
 class Bert(nn.Module):
@@ -42,6 +47,7 @@ class Bert(nn.Module):
     token_classifier: LinearHead | None
     question_answering: LinearHead | None
     multiple_choice: LinearHead | None
+    discriminator: Discriminator | None
 
     def __init__(self, config: EncoderConfig, *, heads: Collection[str] = (), num_labels: int = 2) -> None:
         super().__init__()
@@ -50,8 +56,10 @@ class Bert(nn.Module):
             raise ValueError(f"unknown heads {sorted(unknown)}; expected some of {HEADS}")
         self.config = config
         self.encoder = Encoder(config)
-        pooled = ("pooler" in heads or bool(READS_CLS & set(heads))) and config.cls_pooler
+        through_pooler = READS_CLS | READS_TOKENS if config.token_pooler else READS_CLS
+        pooled = ("pooler" in heads or bool(through_pooler & set(heads))) and config.cls_pooler
         self.pooler = Pooler(config) if pooled else None
+        self.discriminator = Discriminator(config) if "discriminator" in heads else None
         self.masked_lm = MaskedLMHead(config) if "masked_lm" in heads else None
         linear = {  # name -> (outputs, dropout before it), as transformers' classes have them
             "next_sentence": (2, 0.0),
@@ -76,7 +84,7 @@ class Bert(nn.Module):
     def num_parameters(self) -> int:
         """Trained values as a file has them: without the rows that pad the vocabulary, a tied decoder once."""
         tables = [self.encoder.embeddings.tokens, self.masked_lm.decoder if self.masked_lm is not None else None]
-        padding = (self.config.padded_vocab_size - self.config.vocab_size) * self.config.hidden_size
+        padding = (self.config.padded_vocab_size - self.config.vocab_size) * self.config.embedding_width
         padded = sum(padding for table in tables if table is not None)
         return sum(parameter.numel() for parameter in self.parameters()) - padded
 
@@ -86,8 +94,8 @@ class Bert(nn.Module):
         return self.encoder.embeddings.tokens.weight.device
 
     def pool(self, states: Tensor, batch: Batch) -> Tensor:
-        """`[total, hidden_size]` -> `[sequences, hidden_size]`, from the first token of each sequence."""
-        first = states[batch.first_positions]
+        """`[total, hidden_size]` -> `[sequences, hidden_size]`: of the first token of each, or of their mean."""
+        first = pool(states, batch, kinds=(self.config.pooler_input,))
         pooled: Tensor = _present(self.pooler, "pooler")(first) if self.config.cls_pooler else first
         return pooled
 
@@ -109,18 +117,29 @@ class Bert(nn.Module):
 
     def token_logits(self, states: Tensor) -> Tensor:
         """`[total, num_labels]`: a class for every token, special tokens included."""
-        logits: Tensor = _present(self.token_classifier, "token_classifier")(states)
+        logits: Tensor = _present(self.token_classifier, "token_classifier")(self._read_tokens(states))
         return logits
 
     def answer_logits(self, states: Tensor) -> Tensor:
         """`[total, 2]`: how well an answer starts, and ends, at each token (Devlin et al. 2018, section 4.2)."""
-        logits: Tensor = _present(self.question_answering, "question_answering")(states)
+        logits: Tensor = _present(self.question_answering, "question_answering")(self._read_tokens(states))
         return logits
 
     def choice_logits(self, states: Tensor, batch: Batch) -> Tensor:
         """`[sequences]`: how well each choice, a sequence of its own, fits (Devlin et al. 2018, section 4.4)."""
         logits: Tensor = _present(self.multiple_choice, "multiple_choice")(self.pool(states, batch))
         return logits[:, 0]
+
+    def replaced_logits(self, states: Tensor) -> Tensor:
+        """`[total]`: whether each token was replaced; above 0 more likely than not (Clark et al. 2020)."""
+        logits: Tensor = _present(self.discriminator, "discriminator")(states)
+        return logits[:, 0]
+
+    def _read_tokens(self, states: Tensor) -> Tensor:
+        if not (self.config.token_pooler and self.config.cls_pooler):
+            return states
+        read: Tensor = _present(self.pooler, "pooler")(states)
+        return read
 
 
 def _present(head: nn.Module | None, name: str) -> nn.Module:

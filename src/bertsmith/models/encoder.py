@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -13,6 +14,7 @@ from bertsmith.nn.block import Block
 from bertsmith.nn.embeddings import Embeddings
 from bertsmith.nn.init import initialize
 from bertsmith.nn.norm import make_norm
+from bertsmith.nn.rotary import Rotation, rotation
 
 
 class Encoder(nn.Module):
@@ -45,7 +47,7 @@ class Encoder(nn.Module):
 
         `hidden_states`: a list that receives the output of the embeddings and of every block
         (`num_hidden_layers + 1` tensors; the last one is what is returned).
-        `inputs_embeds`: `[total, hidden_size]` instead of the token vectors of `batch.input_ids`.
+        `inputs_embeds`: `[total, embedding_width]` instead of the token vectors of `batch.input_ids`.
         `head_mask`: `[num_hidden_layers, num_attention_heads]`, scales the output of each head for this call.
         Raises `InputError` for a sequence longer than the positions, and for a mask of another shape.
         """
@@ -56,17 +58,29 @@ class Encoder(nn.Module):
             )
         masks = self._masks_of_layers(head_mask)
         states: Tensor = self.embeddings(batch, inputs_embeds)
-        for block, mask in zip(self.blocks, masks, strict=True):
+        rotations = self._rotations(batch, states.dtype)
+        for block, mask, turned in zip(self.blocks, masks, rotations, strict=True):
             if hidden_states is not None:
                 hidden_states.append(states)
             if self.gradient_checkpointing and self.training:
-                states = checkpoint(block, states, batch, attention, mask, use_reentrant=False)
+                states = checkpoint(block, states, batch, attention, mask, turned, use_reentrant=False)
             else:
-                states = block(states, batch, attention, mask)
+                states = block(states, batch, attention, mask, turned)
         states = self.final_norm(states)
         if hidden_states is not None:
             hidden_states.append(states)
         return states
+
+    def _rotations(self, batch: Batch, dtype: torch.dtype) -> list[Rotation | None]:
+        """The rotation of each layer, computed once for each base."""
+        bases = [self.config.rotary_base(layer) for layer in range(self.config.num_hidden_layers)]
+        size = self.config.head_size
+        found = {
+            base: rotation(batch.position_ids, head_size=size, base=base, dtype=dtype)
+            for base in set(bases)
+            if base is not None
+        }
+        return [None if base is None else found[base] for base in bases]
 
     def _masks_of_layers(self, head_mask: Tensor | None) -> list[Tensor | None]:
         """One `[heads]` for each layer, of the heads that it still has."""

@@ -13,15 +13,21 @@ from bertsmith.nn.norm import make_norm
 
 
 class Pooler(nn.Module):
-    """Linear and tanh on the vector of `[CLS]`; every head that reads `[CLS]` shares it (Devlin et al. 2018, A.4)."""
+    """Linear and tanh on the vector of `[CLS]`; every head that reads `[CLS]` shares it (Devlin et al. 2018, A.4).
+
+    Other families have other activations, and ModernBERT a norm after it.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size, bias=config.head_bias)
+        self.activation = ACTIVATION_FUNCTIONS[config.pooler_activation]
+        self.norm = make_norm(config) if config.pooler_norm else nn.Identity()
 
-    def forward(self, first_states: Tensor) -> Tensor:
-        """`[sequences, hidden_size]` -> `[sequences, hidden_size]`."""
-        return torch.tanh(self.dense(first_states))
+    def forward(self, states: Tensor) -> Tensor:
+        """`[items, hidden_size]` -> `[items, hidden_size]`."""
+        pooled: Tensor = self.norm(self.activation(self.dense(states)))
+        return pooled
 
 
 class MaskedLMHead(nn.Module):
@@ -34,12 +40,14 @@ class MaskedLMHead(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         transform = config.masked_lm_transform
-        self.dense = Linear(config.hidden_size, config.hidden_size) if transform else None
-        self.norm = make_norm(config) if transform else None
-        self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
+        width = config.embedding_width if transform else config.hidden_size
+        self.dense = Linear(config.hidden_size, width, bias=config.head_bias) if transform else None
+        self.norm = make_norm(config, size=width) if transform else None
+        self.activation = ACTIVATION_FUNCTIONS[config.masked_lm_activation or config.hidden_act]
         tied = config.tie_word_embeddings
-        self.decoder = None if tied else Linear(config.hidden_size, config.padded_vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.decoder = None if tied else Linear(width, config.padded_vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.decoder_bias else None
+        self.vocab_size = config.vocab_size
         self.rows_added = config.padded_vocab_size - config.vocab_size
 
     def forward(self, selected_states: Tensor, embedding_weight: Tensor) -> Tensor:
@@ -50,7 +58,8 @@ class MaskedLMHead(nn.Module):
         states = selected_states
         if self.dense is not None and self.norm is not None:
             states = self.norm(self.activation(self.dense(states)))
-        bias = F.pad(self.bias, (0, self.rows_added), value=float("-inf")) if self.rows_added else self.bias
+        bias = states.new_zeros(self.vocab_size) if self.bias is None else self.bias
+        bias = F.pad(bias, (0, self.rows_added), value=float("-inf")) if self.rows_added else bias
         return linear(states, embedding_weight if self.decoder is None else self.decoder.weight, bias)
 
 
@@ -65,4 +74,19 @@ class LinearHead(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """`[items, hidden_size]` -> `[items, outputs]`."""
         logits: Tensor = self.linear(F.dropout(states, self.dropout, self.training))
+        return logits
+
+
+class Discriminator(nn.Module):
+    """Whether each token was replaced: linear, activation, linear to one number (Clark et al. 2020, section 2)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
+        self.linear = Linear(config.hidden_size, 1)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """`[items, hidden_size]` -> `[items, 1]`; above 0: more likely replaced than not."""
+        logits: Tensor = self.linear(self.activation(self.dense(states)))
         return logits

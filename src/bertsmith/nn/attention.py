@@ -27,10 +27,11 @@ from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.nn.half_attention import buckets, half_attention
 from bertsmith.nn.linear import Linear
+from bertsmith.nn.rotary import Rotation, rotate
 
-Attention = Callable[[Tensor, Tensor, Tensor, Batch, float], Tensor]
-"""(query and key `[total, heads, head_size]`, value `[total, heads, value_size]`, batch, dropout)
--> `[total, heads, value_size]`."""
+Attention = Callable[[Tensor, Tensor, Tensor, Batch, float, int | None], Tensor]
+"""(query and key `[total, heads, head_size]`, value `[total, heads, value_size]`, batch, dropout, window)
+-> `[total, heads, value_size]`; with a window a token sees so many tokens to either side, and itself."""
 
 
 class SelfAttention(nn.Module):
@@ -45,12 +46,18 @@ class SelfAttention(nn.Module):
         keys, values = self.heads * config.head_size, self.heads * config.value_size
         self.sizes = (keys, keys, values)
         """Rows of `qkv.weight` that are query, key and value."""
-        self.qkv = Linear(config.hidden_size, sum(self.sizes))
-        self.output = Linear(values, config.hidden_size)
+        self.qkv = Linear(config.hidden_size, sum(self.sizes), bias=config.attention_bias)
+        self.output = Linear(values, config.hidden_size, bias=config.attention_bias)
+        self.window = config.window(layer)
         self.dropout = config.attention_probs_dropout_prob
 
     def forward(
-        self, hidden_states: Tensor, batch: Batch, attention: Attention, head_mask: Tensor | None = None
+        self,
+        hidden_states: Tensor,
+        batch: Batch,
+        attention: Attention,
+        head_mask: Tensor | None = None,
+        rotation: Rotation | None = None,
     ) -> Tensor:
         """`[total, hidden_size]` -> `[total, hidden_size]`.
 
@@ -59,7 +66,9 @@ class SelfAttention(nn.Module):
         """
         projected = self.qkv(hidden_states).split(self.sizes, dim=1)
         query, key, value = (part.unflatten(1, (self.heads, -1)) for part in projected)
-        context = attention(query, key, value, batch, self.dropout if self.training else 0.0)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        context = attention(query, key, value, batch, self.dropout if self.training else 0.0, self.window)
         if head_mask is not None:
             context = context * head_mask[:, None]
         output: Tensor = self.output(context.flatten(1))
@@ -73,18 +82,23 @@ def attention_path(query: Tensor, value: Tensor, dropout: float) -> str:
     return "half_attention" if dropout == 0.0 and not query.is_cuda and query.dtype == torch.bfloat16 else "sdpa"
 
 
-def packed_attention(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float) -> Tensor:
+def packed_attention(
+    query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, window: int | None = None
+) -> Tensor:
     """Attention within each sequence of the batch; see `Attention`."""
     path = attention_path(query, value, dropout)
+    if window is not None and batch.max_seqlen <= window + 1:
+        window = None  # every token sees all
     if path == "varlen_attn":
         from torch.nn.attention.varlen import varlen_attn
 
         bounds, longest = batch.cu_seqlens, batch.max_seqlen
-        context = varlen_attn(query, key, value, bounds, bounds, longest, longest)
+        sides = (-1, -1) if window is None else (window, window)
+        context = varlen_attn(query, key, value, bounds, bounds, longest, longest, window_size=sides)
         assert isinstance(context, Tensor)  # a tuple only when the log-sum-exp is asked for
         return context
-    if path == "sdpa":
-        return _by_runs(query, key, value, batch.lengths, dropout)
+    if path == "sdpa" or window is not None:
+        return _by_runs(query, key, value, batch.lengths, dropout, window)
     contexts = []
     for bucket in buckets(batch.lengths):
         q, k, v = (values[bucket.start : bucket.start + bucket.tokens] for values in (query, key, value))
@@ -95,7 +109,9 @@ def packed_attention(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dr
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
 
 
-def _by_runs(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], dropout: float) -> Tensor:
+def _by_runs(
+    query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], dropout: float, window: int | None = None
+) -> Tensor:
     """One `scaled_dot_product_attention` for each run of equally long sequences."""
     runs = [(length, len(list(run))) for length, run in groupby(lengths)]
     sizes = [length * count for length, count in runs]
@@ -105,9 +121,16 @@ def _by_runs(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...]
     ):
         # [tokens, heads, size] -> [count, heads, length, size], a view
         q, k, v = (part.unflatten(0, (count, length)).transpose(1, 2) for part in parts)
-        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        seen = None if window is None or length <= window + 1 else within(window, length, device=q.device)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
         contexts.append(attended.transpose(1, 2).flatten(0, 1))
     return contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+
+
+def within(window: int, length: int, *, device: torch.device) -> Tensor:
+    """`[length, length]`: whether two places are at most `window` apart."""
+    places = torch.arange(length, device=device)
+    return (places[:, None] - places).abs() <= window
 
 
 class ReferenceAttention:
@@ -119,12 +142,16 @@ class ReferenceAttention:
     def __init__(self) -> None:
         self.probabilities: list[list[Tensor]] = []
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float) -> Tensor:
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, window: int | None = None
+    ) -> Tensor:
         """See `Attention`."""
         contexts, kept = [], []
         for parts in zip(*(batch.split(values) for values in (query, key, value)), strict=True):
             q, k, v = (part.transpose(0, 1) for part in parts)  # each [heads, length, size]
             scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])
+            if window is not None:
+                scores = scores.masked_fill(~within(window, len(scores[0]), device=scores.device), float("-inf"))
             probabilities = F.dropout(scores.softmax(-1), dropout)
             kept.append(probabilities)
             contexts.append((probabilities @ v).transpose(0, 1))

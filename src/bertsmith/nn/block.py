@@ -17,6 +17,7 @@ from bertsmith.config.encoder import EncoderConfig
 from bertsmith.nn.attention import Attention, SelfAttention
 from bertsmith.nn.feedforward import FeedForward
 from bertsmith.nn.norm import make_norm
+from bertsmith.nn.rotary import Rotation
 
 
 class Block(nn.Module):
@@ -28,21 +29,27 @@ class Block(nn.Module):
     def __init__(self, config: EncoderConfig, layer: int) -> None:
         super().__init__()
         self.attention = SelfAttention(config, layer)
-        self.attention_norm = make_norm(config)
+        has_norm = layer > 0 or config.first_norm
+        self.attention_norm = make_norm(config) if has_norm else nn.Identity()
         self.feedforward = FeedForward(config)
         self.feedforward_norm = make_norm(config)
         self.dropout = config.hidden_dropout_prob
         self.is_pre_norm = config.norm_position == "pre"
 
     def forward(
-        self, hidden_states: Tensor, batch: Batch, attention: Attention, head_mask: Tensor | None = None
+        self,
+        hidden_states: Tensor,
+        batch: Batch,
+        attention: Attention,
+        head_mask: Tensor | None = None,
+        rotation: Rotation | None = None,
     ) -> Tensor:
         """`[total, hidden_size]` -> `[total, hidden_size]`; `head_mask` `[heads]` scales what each head says."""
         x = hidden_states
         if self.is_pre_norm:
-            x = x + self._drop(self.attention(self.attention_norm(x), batch, attention, head_mask))
+            x = x + self._drop(self.attention(self.attention_norm(x), batch, attention, head_mask, rotation))
             return x + self._drop(self.feedforward(self.feedforward_norm(x)))
-        x = self.attention_norm(x + self._drop(self.attention(x, batch, attention, head_mask)))
+        x = self.attention_norm(x + self._drop(self.attention(x, batch, attention, head_mask, rotation)))
         output: Tensor = self.feedforward_norm(x + self._drop(self.feedforward(x)))
         return output
 

@@ -35,15 +35,26 @@ Gimpel 2016); google-research/bert trained with the tanh one.
 
 
 class FeedForward(nn.Module):
-    """Linear to `intermediate_size`, activation, linear back (Vaswani et al. 2017, section 3.3)."""
+    """Linear to `intermediate_size`, activation, linear back (Vaswani et al. 2017, section 3.3).
+
+    Gated, the first layer is twice as wide, and its second half multiplies the activation of the first (Shazeer 2020).
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.intermediate = Linear(config.hidden_size, config.intermediate_size)
-        self.output = Linear(config.intermediate_size, config.hidden_size)
+        self.is_gated = config.feedforward_kind == "gated"
+        inner = config.intermediate_size
+        self.intermediate = Linear(config.hidden_size, 2 * inner if self.is_gated else inner, bias=config.mlp_bias)
+        self.output = Linear(inner, config.hidden_size, bias=config.mlp_bias)
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """`[total, hidden_size]` -> `[total, hidden_size]`."""
-        output: Tensor = self.output(self.activation(self.intermediate(hidden_states)))
+        inner = self.intermediate(hidden_states)
+        if self.is_gated:
+            values, gate = inner.chunk(2, dim=-1)
+            inner = self.activation(values) * gate
+        else:
+            inner = self.activation(inner)
+        output: Tensor = self.output(inner)
         return output

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bertsmith.models.bert import READS_CLS, Bert
-from bertsmith.models.flops import block_flops, linear_flops
+from bertsmith.models.bert import READS_CLS, READS_TOKENS, Bert
+from bertsmith.models.flops import block_flops, linear_flops, projection_flops
 
 KEPT_BY_ACTIVATION = {"relu": 0, "tanh": 0, "quick_gelu": 2}
 """`hidden_act` -> how many values are kept for each beside the output: by default one, the input. The gradient of ReLU
@@ -160,37 +160,45 @@ def _heads_width(model: Bert) -> str:
 
 def _embeddings(model: Bert, work: Work) -> Iterator[Part]:
     config, embeddings = model.config, model.encoder.embeddings
-    width = config.hidden_size
+    width = config.embedding_width
 
     def table(name: str, count: int) -> Part:
         return Part(name, 1, count, 0, 0, ("BSD",), ())
 
     yield table("token embedding", config.vocab_size * width)
-    yield table("position embedding", parameters(embeddings.positions))
+    if embeddings.positions is not None:
+        yield table("position embedding", parameters(embeddings.positions))
     if embeddings.segments is not None:
         yield table("segment embedding", parameters(embeddings.segments))
     has_norm = config.embedding_norm
-    kept = work.tokens * (2 * width + _kept_by_norm(model) if has_norm else width)
+    kept = work.tokens * (2 * width + _kept_by_norm(model, width) if has_norm else width)
     name = "embedding sum and norm" if has_norm else "embedding sum"
     yield Part(name, 1, parameters(embeddings.norm), 0, kept, ("BSD",), ("BSD",))
+    if embeddings.project is not None:
+        flops, kept = projection_flops(config, work.tokens), work.tokens * config.hidden_size
+        yield Part("embedding projection", 1, parameters(embeddings.project), flops, kept, ("BSDD",), ("BSD",))
 
 
 def _blocks(model: Bert, work: Work) -> Iterator[Part]:
     config, tokens = model.config, work.tokens
     width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    squares = work.batch_size * work.length**2
     flops, kept = Counter[str](), Counter[str]()
     for layer in range(layers):
-        flops.update(block_flops(config, layer, tokens=tokens, squares=squares))
+        flops.update(block_flops(config, layer, lengths=(work.length,) * work.batch_size))
         kept.update(_kept_by_attention(model, work, layer))
     # The two inputs of the norms and what the first one makes, whichever side of the sub-layers they stand on;
     # and the output of the block, if anything keeps that.
     norms = tokens * layers * (3 * width + 2 * _kept_by_norm(model)) + tokens * width * (layers - 1)
     norms += tokens * width if config.has_final_norm or _read_by_linear(model) else 0
+    norms -= 0 if config.first_norm else tokens * (width + _kept_by_norm(model))
     beside = KEPT_BY_ACTIVATION.get(config.hidden_act, 1)
     wide = tokens * layers * inner
     heads = _heads_width(model)
     is_fused = config.value_size == config.head_size
+    is_gated = config.feedforward_kind == "gated"
+    if bases := {config.rotary_base(layer) for layer in range(layers)} - {None}:
+        angles = 2 * len(bases) * tokens * config.head_size
+        yield Part("rotary angles", 1, 0, 0, angles, ("BSD",), ("BSD",))
 
     def row(name: str, modules: str, work_of: str, *, of: str = "", values: int = 0, kept_of: str = "") -> Part:
         found = [block.get_submodule(module) for block in model.encoder.blocks for module in modules.split()]
@@ -207,10 +215,12 @@ def _blocks(model: Bert, work: Work) -> Iterator[Part]:
         "feedforward.intermediate",
         "LBSDF",
         of="feedforward_in",
-        values=wide if beside else 0,
+        values=2 * wide if is_gated else wide if beside else 0,
         kept_of="LBSF",
     )
-    yield row("activation", "", "LBSF", values=wide * max(1, beside), kept_of="LBSF")
+    # of a gated part: the activation, and what it gives times the gate
+    active = wide * (max(1, beside) + is_gated)
+    yield row("activation times gate" if is_gated else "activation", "", "LBSF", values=active, kept_of="LBSF")
     yield row("feed-forward out", "feedforward.output", "LBSDF", of="feedforward_out")
     yield row("norms and residuals", "attention_norm feedforward_norm", "LBSD", values=norms, kept_of="LBSD")
 
@@ -221,7 +231,10 @@ def _kept_by_attention(model: Bert, work: Work, layer: int) -> dict[str, int]:
     heads = len(config.kept_heads(layer))
     keys, values = tokens * heads * config.head_size, tokens * heads * config.value_size
     if config.value_size == config.head_size:
-        return {"qkv": 2 * keys + values, "scores": 0, "context": values + tokens * heads}
+        turned = 2 * keys if config.position_kind == "rotary" else 0
+        window = config.window(layer)
+        seen = 0 if window is None or work.length <= window + 1 else work.length**2  # the mask
+        return {"qkv": 2 * keys + values, "scores": turned + seen, "context": values + tokens * heads}
     # Query and key are kept scaled, as copies. The value is a copy too, unless one sequence or one head lets the
     # product read it where it is: then the whole projection stays.
     copies_value = work.batch_size > 1 and heads > 1
@@ -233,14 +246,15 @@ def _kept_by_attention(model: Bert, work: Work, layer: int) -> dict[str, int]:
     }
 
 
-def _kept_by_norm(model: Bert) -> int:
+def _kept_by_norm(model: Bert, width: int | None = None) -> int:
     """Values for each token that a norm keeps beside its input; its output counts where something else keeps it."""
-    return 2 if model.config.norm_kind == "layer_norm" else 2 * model.config.hidden_size + 2
+    return 2 if model.config.norm_kind == "layer_norm" else 2 * (width or model.config.hidden_size) + 2
 
 
 def _read_by_linear(model: Bert) -> bool:
-    """Whether a linear head keeps the encoder's output as it is; the other heads copy the vectors that they need."""
-    return any(name in model.heads for name in OF_ALL_TOKENS)
+    """Whether a head keeps the encoder's output as it is; the other heads copy the vectors that they need."""
+    is_mean = model.config.pooler_input == "mean" and bool(READS_CLS & set(model.heads))
+    return is_mean or any(name in model.heads for name in (*OF_ALL_TOKENS, "discriminator"))
 
 
 def _final_norm(model: Bert, work: Work) -> Iterator[Part]:
@@ -253,9 +267,7 @@ def _final_norm(model: Bert, work: Work) -> Iterator[Part]:
 def _heads(model: Bert, work: Work) -> Iterator[Part]:
     config, width = model.config, model.config.hidden_size
     if model.pooler is not None:
-        flops = linear_flops(config, work.batch_size, outputs=width)
-        kept = 2 * work.batch_size * width  # the vectors of [CLS], copied, and the pooled ones
-        yield Part("pooler", 1, parameters(model.pooler), flops, kept, ("BDD",), ("BD",))
+        yield _pooler(model, work)
     elif READS_CLS & set(model.heads):
         yield Part("vector of [CLS]", 1, 0, 0, work.batch_size * width, ("BD",), ("BD",))
     if model.masked_lm is not None:
@@ -269,6 +281,36 @@ def _heads(model: Bert, work: Work) -> Iterator[Part]:
                 terms = (f"{letters}D{classes}",), (f"{letters}{classes}",)
                 yield Part(name.replace("_", " "), 1, parameters(head), flops, items * outputs, *terms)
 
+    if model.discriminator is not None:
+        dense, linear, tokens = model.discriminator.dense, model.discriminator.linear, work.tokens
+        kept = tokens * width * (KEPT_BY_ACTIVATION.get(config.hidden_act, 1) + 1)
+        flops = linear_flops(config, tokens, outputs=width)
+        yield Part("discriminator transform", 1, parameters(dense), flops, kept, ("BSDD",), ("BSD",))
+        flops = linear_flops(config, tokens, outputs=1)
+        yield Part("discriminator", 1, parameters(linear), flops, tokens, ("BSD",), ("BS",))
+
+
+def _pooler(model: Bert, work: Work) -> Part:
+    """The pooler's layers, on `[CLS]` and, in families where heads on tokens read through them, on every token."""
+    config, width = model.config, model.config.hidden_size
+    of_tokens = config.token_pooler and bool(READS_TOKENS & set(model.heads))
+    of_cls = bool(READS_CLS & set(model.heads)) or not of_tokens
+    items = work.batch_size * of_cls + work.tokens * of_tokens
+    is_read = bool((READS_CLS | READS_TOKENS) & set(model.heads))
+    beside = KEPT_BY_ACTIVATION.get(config.pooler_activation, 1)
+    # what the layer is given (the vectors of [CLS] are copies, those of all tokens are kept already), what the
+    # activation keeps, and what it gives, if that is needed again
+    kept = work.batch_size * width * of_cls + items * width * beside
+    kept += items * width if is_read or config.pooler_norm or not beside else 0
+    if config.pooler_norm:
+        kept += items * (_kept_by_norm(model) + (width if is_read else 0))
+    if of_cls and config.pooler_input == "mean":
+        kept += work.batch_size  # the lengths
+    letters = "BS" if of_tokens else "B"
+    count = parameters(model.pooler)
+    flops = linear_flops(config, items, outputs=width)
+    return Part("pooler", 1, count, flops, kept, (f"{letters}DD",), (f"{letters}D",))
+
 
 def _masked_lm(model: Bert, work: Work) -> Iterator[Part]:
     config, head, selected = model.config, model.masked_lm, work.selected_tokens
@@ -276,13 +318,15 @@ def _masked_lm(model: Bert, work: Work) -> Iterator[Part]:
     width, vocabulary = config.hidden_size, config.vocab_size
     gathered = selected * width
     if head.dense is not None:
+        width = config.embedding_width
         # The vectors at the selected places, the norm's input and its output, and what activation and norm keep.
-        values = gathered * (3 + KEPT_BY_ACTIVATION.get(config.hidden_act, 1)) + selected * _kept_by_norm(model)
+        beside = KEPT_BY_ACTIVATION.get(config.masked_lm_activation or config.hidden_act, 1)
+        values = gathered + selected * (width * (2 + beside) + _kept_by_norm(model, width))
         count = parameters(head.dense, head.norm)
         flops = linear_flops(config, selected, outputs=width)
         yield Part("masked LM transform", 1, count, flops, values, ("BSDD",), ("BSD",))
-    decoder = vocabulary + (0 if head.decoder is None else vocabulary * width)
-    flops = linear_flops(config, selected, outputs=vocabulary)
+    decoder = vocabulary * (config.decoder_bias + (0 if head.decoder is None else width))
+    flops = 2 * selected * width * vocabulary
     # The logits in memory have the columns that pad the vocabulary; that is no work that the task requires.
     values = selected * config.padded_vocab_size + (gathered if head.dense is None else 0)
     yield Part("masked LM decoder", 1, decoder, flops, values, ("BSDV",), ("BSV",))

@@ -36,7 +36,8 @@ from bertsmith.metrics.tagging import known_scheme
 from bertsmith.models.bert import Bert
 from bertsmith.models.sentence import SentenceModules
 from bertsmith.models.surgery import num_labels
-from bertsmith.tokenizer.directory import TextTokenizer, load_tokenizer
+from bertsmith.tokenizer.directory import load_tokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 from bertsmith.tokenizer.words import surrogate_message
 
 log = logging.getLogger("bertsmith")
@@ -320,7 +321,9 @@ def parse_config(values: dict[str, Any], *, file: Path, family: str | None = "be
     try:
         if family is not None:
             return EncoderConfig(**read_fields(values, family=family))
-        return EncoderConfig(**{name: values[name] for name in EncoderConfig.model_fields if values.get(name) is not None})
+        return EncoderConfig(
+            **{name: values[name] for name in EncoderConfig.model_fields if values.get(name) is not None}
+        )
     except ValueError as error:
         if isinstance(error, ValidationError):
             field, message = shape_problem(error)

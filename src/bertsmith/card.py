@@ -15,6 +15,7 @@ from bertsmith.models.bert import Bert
 CARD = "README.md"
 """The card's file. Its reader may set the licence in it, so a directory's manifest does not hold its checksum."""
 
+
 @dataclass(frozen=True)
 class Card:
     """What the writer of a directory knows about it; the rest is read off the model."""
@@ -101,7 +102,9 @@ def usage(model: Bert, *, labels: list[str], is_embedder: bool) -> str:
         )
         return f"{here}\n\ntransformers has no class for this architecture ({', '.join(unlike)}).{fix}"
     family = model.config.family
-    auto = architecture(family, model.heads).replace(FAMILIES[family].title, "Auto", 1).replace("AutoFor", "AutoModelFor")
+    auto = (
+        architecture(family, model.heads).replace(FAMILIES[family].title, "Auto", 1).replace("AutoFor", "AutoModelFor")
+    )
     there = (
         f"```python\nfrom transformers import AutoTokenizer, {auto}\n\n"
         f'model, tokenizer = {auto}.from_pretrained("DIR"), AutoTokenizer.from_pretrained("DIR")\n```'

@@ -33,7 +33,8 @@ from bertsmith.models.bert import Bert
 from bertsmith.models.sentence import SentenceModules
 from bertsmith.models.surgery import prune_heads, resize_vocabulary, restore_heads, with_padding_id
 from bertsmith.runtime import versions
-from bertsmith.tokenizer.directory import TextTokenizer, load_tokenizer, tokenizer_from_vocabulary
+from bertsmith.tokenizer.directory import load_tokenizer, tokenizer_from_vocabulary
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 log = logging.getLogger("bertsmith")
 
@@ -155,7 +156,9 @@ def read_google(prefix: Path, options: ConvertOptions) -> Source:
     config = parse_config(values, file=config_file)
     state = families.canonical(read_tensorflow(prefix), family="bert", tied=True)
     try:
-        model, unknown = build(config, state, rules=families.rules(config, (families.exclusive_head("bert", state, ()),)))
+        model, unknown = build(
+            config, state, rules=families.rules(config, (families.exclusive_head("bert", state, ()),))
+        )
     except InputError as error:
         raise InputError(error.message, file=prefix) from None
     tokenizer = read_vocabulary(options.tokenizer or prefix.parent / "vocab.txt", longest=GOOGLE_LONGEST_WORD)
@@ -221,7 +224,10 @@ def changed(model: Bert, options: ConvertOptions) -> tuple[Bert, list[str]]:
             changes.append("pruned heads given back as zeros")
         model = restore_heads(model)
         if unlike := differences(model.config):
-            raise InputError(f"transformers' {FAMILIES[model.config.family].title} cannot express: {', '.join(unlike)}", field="--to-hf")
+            raise InputError(
+                f"transformers' {FAMILIES[model.config.family].title} cannot express: {', '.join(unlike)}",
+                field="--to-hf",
+            )
     if options.vocab_size is not None and options.vocab_size != model.config.vocab_size:
         changes.append(f"vocabulary resized from {model.config.vocab_size} to {options.vocab_size}")
         try:

@@ -17,7 +17,7 @@ from bertsmith.data.questions import Question
 from bertsmith.data.tagged import TaggedExample
 from bertsmith.errors import listing
 from bertsmith.tasks.chain import allowed, scheme_of
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 MOST_LINES = 5
 """How many places a finding names."""

@@ -27,6 +27,7 @@ from bertsmith.tasks.embedding import embed_texts
 from bertsmith.tasks.inference import BATCH_TOKENS, results
 from bertsmith.tasks.known import TASKS, check_segments, task_from_manifest
 from bertsmith.tasks.tag import TagTask
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 
 class Model:
@@ -250,11 +251,14 @@ class Model:
         for place, (values, chosen) in enumerate(
             zip(best.values.tolist(), candidates[best.indices].tolist(), strict=True)
         ):
-            tokens = [tokenizer.token(number) for number in chosen]
             answers.append(
                 [
-                    {"token": token, "score": score, "text": _put_in(text, place, token, mask=mask)}
-                    for token, score in zip(tokens, values, strict=True)
+                    {
+                        "token": tokenizer.token(number),
+                        "score": score,
+                        "text": _put_in(text, place, number, tokenizer=tokenizer),
+                    }
+                    for number, score in zip(chosen, values, strict=True)
                 ]
             )
         return answers
@@ -264,7 +268,7 @@ class Model:
         tokenizer = self.bundle.tokenizer
         number = tokenizer.token_id(target)
         if number is None:
-            ids = tokenizer.encode_ids([target])[0]
+            ids = tokenizer.encode_ids([tokenizer.before_word + target])[0]
             if len(ids) != 1 or ids[0] == tokenizer.unk_id:
                 pieces = " ".join(tokenizer.token(i) for i in ids) or "nothing"
                 raise InputError(
@@ -329,8 +333,10 @@ def _head_mask(values: Any) -> Tensor | None:
     return None if values is None else torch.as_tensor(values, dtype=torch.float32)
 
 
-def _put_in(text: str, place: int, token: str, *, mask: str) -> str:
-    """`"a [MASK] b [MASK]"`, 1, `"c"` -> `"a [MASK] b c"`; a piece `##c` joins the text before it."""
+def _put_in(text: str, place: int, number: int, *, tokenizer: TextTokenizer) -> str:
+    """`"a [MASK] b [MASK]"`, 1, id of `c` -> `"a [MASK] b c"`; a piece inside of words joins the text before it."""
+    mask = tokenizer.special_tokens["mask_token"]
     parts = text.split(mask)
     before, after = mask.join(parts[: place + 1]), mask.join(parts[place + 1 :])
-    return before.rstrip() + token[2:] + after if token.startswith("##") else before + token + after
+    piece, word = tokenizer.token(number), tokenizer.word(number)
+    return (before if tokenizer.begins_word(piece) else before.rstrip()) + word + after

@@ -17,17 +17,27 @@ SIZES: dict[str, tuple[int, int]] = {
 """Name -> (`num_hidden_layers`, `hidden_size`); heads have 64 dimensions, feed-forward is 4 x hidden."""
 
 
-def size_fields(layers: int, hidden: int) -> dict[str, int]:
+GLOBAL_EVERY = 3
+"""Of so many layers of the layout `modern` the first one sees the whole sequence, the others a window."""
+
+
+def size_fields(layers: int, hidden: int, *, layout: str = "bert") -> dict[str, Any]:
     """The `EncoderConfig` fields of BERT's proportions.
 
-    `size_fields(4, 256)` -> 4 layers, hidden 256, 4 heads, intermediate 1024.
+    `size_fields(4, 256)` -> 4 layers, hidden 256, 4 heads, intermediate 1024. A gated feed-forward part is two thirds
+    as wide, in multiples of 64, so that it has about as many weights (Shazeer 2020, section 2).
     """
-    return {
+    fields: dict[str, Any] = {
         "num_hidden_layers": layers,
         "hidden_size": hidden,
         "num_attention_heads": max(1, hidden // 64),
         "intermediate_size": 4 * hidden,
     }
+    if layout == "modern":
+        kinds = ("full_attention", *["sliding_attention"] * (GLOBAL_EVERY - 1))
+        fields["intermediate_size"] = max(64, round(8 * hidden / 3 / 64) * 64)
+        fields["layer_types"] = tuple(kinds[layer % GLOBAL_EVERY] for layer in range(layers))
+    return fields
 
 
 RecipeName = Literal["classic", "fast"]
@@ -74,10 +84,28 @@ A rate that stays high and falls in the last fifth, and 40 % of the tokens maske
 pairs they are not shown to be better (docs/performance.md).
 """
 
-LayoutName = Literal["bert", "codertimo", "handwritten", "original"]
+SourceLayout = Literal["bert", "codertimo", "handwritten", "original"]
+LayoutName = Literal["bert", "modern", "codertimo", "handwritten", "original"]
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "bert": {},
+    "modern": {
+        "family": "modernbert",
+        "norm_position": "pre",
+        "first_norm": False,
+        "layer_norm_eps": 1e-5,
+        "norm_bias": False,
+        "position_kind": "rotary",
+        "rope_theta": 160_000.0,
+        "feedforward_kind": "gated",
+        "mlp_bias": False,
+        "type_vocab_size": 0,
+        "head_bias": False,
+        "pooler_activation": "gelu",
+        "pooler_norm": True,
+        "token_pooler": True,
+        "masked_lm_activation": "gelu",
+    },
     "codertimo": {
         "norm_position": "pre",
         "final_norm": False,
@@ -106,8 +134,11 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "hidden_act": "relu",
     },
 }
-"""Name -> the `EncoderConfig` fields in which a source system differs from BERT.
+"""Name -> the `EncoderConfig` fields in which another architecture differs from BERT.
 
+- `modern`: ModernBERT (Warner et al. 2024): rotary positions, windows in two of three layers, gated feed-forward parts,
+  pre-norm, few biases. Those of attention it may have, and has here: a head can start from them as one that looks at a
+  neighbour (`nn.init`).
 - `codertimo`: codertimo/BERT-pytorch. Segment row 0 is padding's; LayerNorm divides by std + eps; no norm at the end.
 - `handwritten`: BERT written by hand for teaching, as in "Dive into Deep Learning", section 15.8: learned positions
   from N(0, 1), heads whose size may differ from hidden / heads, heads of two linear layers of their own.

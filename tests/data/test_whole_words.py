@@ -10,7 +10,7 @@ import pytest
 from bertsmith.data.whole_words import WordFinder, chinese_segmenter
 from bertsmith.errors import InputError
 from bertsmith.tokenizer.bert import bert_tokenizer
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 PIECES = [
     "[PAD]",

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from bertsmith.config.tokenizer import TokenizerOptions
 from bertsmith.data import words
 from bertsmith.data.words import WordTable, is_word_by_word
-from bertsmith.tokenizer.directory import TextTokenizer, load_tokenizer
+from bertsmith.tokenizer.directory import load_tokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 from bertsmith.tokenizer.train import train_tokenizer
 
 TEXT = "the cat sees Ünïcode! [SEP] don't, ß ς Σ 兰州 公交 e\u0301 ﬁ İ a\u200bb 1.5 한국 ∑\n" * 3

@@ -153,7 +153,9 @@ MUTATIONS: dict[str, Callable[[Bert], None]] = {
 }
 
 
-def attention_with_a_mask_on_queries(query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float) -> Tensor:
+def attention_with_a_mask_on_queries(
+    query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, window: int | None
+) -> Tensor:
     """The bug of hyunwoongko/transformer#40: padding is masked where it asks, not where it is looked at."""
     q, k, v = (nn.utils.rnn.pad_sequence(batch.split(x), batch_first=True).transpose(1, 2) for x in (query, key, value))
     padded = torch.arange(q.shape[2])[None] >= torch.tensor(batch.lengths)[:, None]

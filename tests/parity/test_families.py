@@ -175,7 +175,7 @@ def test_a_wrong_axis_is_seen(name: str) -> None:
     theirs = their_model(family, "ForMaskedLM")
     ours = our_model(theirs)
     changed = Bert(EncoderConfig(**ours.config.model_dump() | change), heads=ours.heads).double().eval()
-    state = {key: tensor for key, tensor in ours.state_dict().items()}
+    state = dict(ours.state_dict())
     for key, tensor in changed.state_dict().items():
         if key not in state:  # a norm more than there was
             state[key] = torch.ones_like(tensor)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,9 @@ from bertsmith.train.finetune import finetune
 def test_shortening_keeps_the_special_tokens_and_the_beginnings(first: int, second: int, limit: int) -> None:
     ids = np.array([-1, *range(first - 2), -2, *([*range(100, 100 + second - 1), -3] if second else [])])
     types = np.array([0] * first + [1] * second)
-    cut, cut_types = shorten(ids, types, limit)
+    parts = [None if i < 0 else int(kind) for i, kind in zip(ids, types, strict=True)]
+    encoding: Any = SimpleNamespace(ids=ids.tolist(), type_ids=types.tolist(), sequence_ids=parts)
+    cut, cut_types = shorten(encoding, limit)
     assert len(cut) == len(cut_types) == min(limit, len(ids))
     specials = [i for i in cut.tolist() if i < 0]
     assert specials == ([-1, -2, -3] if second else [-1, -2])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +20,10 @@ from bertsmith.tokenizer.directory import load_tokenizer
 
 @given(st.integers(2, 60), st.integers(4, 30), st.floats(0.1, 0.9))
 def test_head_and_tail_keep_both_ends(words: int, limit: int, share: float) -> None:
-    ids, types = np.array([-1, *range(words), -2]), np.zeros(words + 2, int)
-    cut, _ = shorten(ids, types, limit, head_share=share)
+    ids = [-1, *range(words), -2]
+    parts = [None, *[0] * words, None]
+    encoding: Any = SimpleNamespace(ids=ids, type_ids=[0] * len(ids), sequence_ids=parts)
+    cut, _ = shorten(encoding, limit, head_share=share)
     kept = cut[1:-1].tolist()
     assert (cut[0], cut[-1]) == (-1, -2)
     assert len(cut) == min(limit, len(ids))

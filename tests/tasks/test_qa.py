@@ -38,7 +38,7 @@ def test_pieces_stand_for_their_whole_word(tokenizer_dir: Path) -> None:
     tokenizer = load_tokenizer(tokenizer_dir)
     window = tokenizer.encode("the?", "a paintly sees")
     assert window.word_ids.count(1) > 2
-    spans = word_spans(window)
+    spans = word_spans(window, "a paintly sees")
     assert {tuple(span) for span in spans.tolist()} == {(-1, -1), (0, 1), (2, 9), (10, 14)}
     start, end = answer_places(window, asked("a paintly sees", "paintly"))
     assert end > start

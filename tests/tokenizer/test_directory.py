@@ -18,7 +18,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from bertsmith import files
 from bertsmith.errors import InputError
 from bertsmith.tokenizer.bert import bert_tokenizer
-from bertsmith.tokenizer.directory import NO_LIMIT, TextTokenizer, load_tokenizer, write_tokenizer
+from bertsmith.tokenizer.directory import load_tokenizer, write_tokenizer
+from bertsmith.tokenizer.text_tokenizer import NO_LIMIT, TextTokenizer
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = [

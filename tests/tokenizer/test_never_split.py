@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from bertsmith.tokenizer.bert import bert_tokenizer
-from bertsmith.tokenizer.directory import TextTokenizer, load_tokenizer, tokenizer_from_vocabulary, write_tokenizer
+from bertsmith.tokenizer.directory import load_tokenizer, tokenizer_from_vocabulary, write_tokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 from tests.tokenizer.reference import reference
 from tests.tokenizer.texts import CONTINUATIONS, FRAGMENTS, SPECIALS, WORDS
 

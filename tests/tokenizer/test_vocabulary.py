@@ -13,7 +13,8 @@ from transformers import BertTokenizer
 
 from bertsmith import files
 from bertsmith.errors import InputError
-from bertsmith.tokenizer.directory import NO_LIMIT, TextTokenizer, load_tokenizer, tokenizer_from_vocabulary
+from bertsmith.tokenizer.directory import load_tokenizer, tokenizer_from_vocabulary
+from bertsmith.tokenizer.text_tokenizer import NO_LIMIT, TextTokenizer
 from bertsmith.tokenizer.vocabulary import read_vocabulary
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 
-from bertsmith.tokenizer.directory import TextTokenizer, load_tokenizer
+from bertsmith.tokenizer.directory import load_tokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 from tests.tokenizer.texts import FRAGMENTS, PIECES, TEXTS
 
 COMBINATIONS = [

@@ -15,7 +15,8 @@ from tokenizers import Encoding
 from transformers import BertTokenizer
 
 from bertsmith.errors import InputError
-from bertsmith.tokenizer.directory import TextTokenizer, load_tokenizer
+from bertsmith.tokenizer.directory import load_tokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 from tests.tokenizer.texts import FRAGMENTS, PIECES
 
 STRATEGIES = ["longest_first", "only_first", "only_second"]

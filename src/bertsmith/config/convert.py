@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from bertsmith.config.options import Options
-from bertsmith.presets import LayoutName
+from bertsmith.presets import SourceLayout
 
 
 class ConvertOptions(Options):
@@ -21,7 +21,7 @@ class ConvertOptions(Options):
     """Directory to write; with `--to` a file, .safetensors or .pt."""
     tokenizer: Path | None = None
     """Tokenizer directory or vocab.txt, where the source has none."""
-    layout: LayoutName | None = None
+    layout: SourceLayout | None = None
     """Source system of a state dict; by default told by the names of its tensors."""
     heads: int | None = Field(default=None, ge=1)
     """Attention heads of a state dict, which does not say."""

@@ -8,7 +8,7 @@ BERT. Also not here: which axes make a family, and the names of its `config.json
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -90,7 +90,7 @@ class EncoderConfig(Options):
     embedding_scale: bool = False
     """Token vectors times sqrt(hidden_size), Vaswani et al. 2017, section 3.4."""
     embedding_size: int | None = Field(default=None, ge=1, le=MOST)
-    """Width of the embedding tables, a linear layer then leads to `hidden_size` (Clark et al. 2020); by default that."""
+    """Width of the embedding tables, by default `hidden_size`; a linear layer leads there (Clark et al. 2020)."""
     position_kind: Literal["learned", "sinusoidal", "rotary"] = "learned"
     """A trained table, the sines of Vaswani et al. 2017, section 3.5, or rotated queries and keys (Su et al. 2021)."""
     position_offset: int = Field(default=0, ge=0, le=MOST)
@@ -158,7 +158,9 @@ class EncoderConfig(Options):
         if self.type_vocab_size and self.token_type_offset >= self.type_vocab_size:
             raise ValueError(f"token_type_offset {self.token_type_offset} is outside {self.type_vocab_size} segments")
         if self.position_kind == "rotary" and self.head_size % 2:
-            raise ValueError(f"position_kind rotary turns pairs of numbers, and attention_head_size is {self.head_size}")
+            raise ValueError(
+                f"position_kind rotary turns pairs of numbers, and attention_head_size is {self.head_size}"
+            )
         if not self.first_norm and self.norm_position == "post":
             raise ValueError("first_norm is for norm_position pre; a post-norm block has no norm on its input")
         if self.layer_types is not None and len(self.layer_types) != self.num_hidden_layers:

@@ -33,9 +33,9 @@ class Family:
     """Our field -> its name in `config.json`, where that is another."""
     missing: frozenset[str] = frozenset()
     """Fields of BERT that its `config.json` does not have."""
-    reading: Callable[[Values], Values] = lambda values: {}
+    reading: Callable[[Values], Values] | None = None
     """What only a look at several keys tells. Raises `ValueError` for what no field can say."""
-    writing: Callable[[EncoderConfig], Values] = lambda config: {}
+    writing: Callable[[EncoderConfig], Values] | None = None
     """The same on the way back."""
 
 
@@ -50,21 +50,20 @@ def read_fields(values: Mapping[str, Any], *, family: str) -> Values:
         value = values.get(known.names.get(name, name))
         if value is not None:
             fields[name] = value
-    return fields | known.reading(dict(values))
+    return fields | (known.reading(dict(values)) if known.reading is not None else {})
 
 
 def to_hf(config: EncoderConfig) -> Values:
-    """The part of a `config.json` that describes the shape; `model_type` is `bertsmith` if the family has no such one."""
+    """The part of a `config.json` that describes the shape; `model_type` is `bertsmith` if the family has none such."""
     if differences(config):
         return {"model_type": "bertsmith", **config.model_dump(mode="json")}
     family = FAMILIES[config.family]
     written = {*BERT_FIELDS, *family.free} - family.missing
     values = {
-        family.names.get(name, name): value
-        for name, value in config.model_dump(mode="json").items()
-        if name in written
+        family.names.get(name, name): value for name, value in config.model_dump(mode="json").items() if name in written
     }
-    return {"model_type": config.family, **values, **family.writing(config)}
+    more = family.writing(config) if family.writing is not None else {}
+    return {"model_type": config.family, **values, **more}
 
 
 def differences(config: EncoderConfig) -> list[str]:
@@ -127,6 +126,10 @@ BERT_FIELDS = frozenset(EncoderConfig.model_fields) - {
 """Fields that stand in the `config.json` of any BERT."""
 
 
+def _write_absolute(_: EncoderConfig) -> Values:
+    return {"position_embedding_type": "absolute"}
+
+
 def _read_roberta(values: Values) -> Values:
     """The table's rows include those before the first position, which its counting from the padding id leaves out."""
     offset = int(values.get("pad_token_id", 1) or 0) + 1
@@ -137,10 +140,8 @@ def _read_roberta(values: Values) -> Values:
 
 
 def _write_roberta(config: EncoderConfig) -> Values:
-    return {
-        "max_position_embeddings": config.max_position_embeddings + config.position_offset,
-        "position_embedding_type": "absolute",
-    }
+    rows = config.max_position_embeddings + config.position_offset
+    return {"max_position_embeddings": rows, **_write_absolute(config)}
 
 
 def _read_electra(values: Values) -> Values:
@@ -195,7 +196,7 @@ _ROBERTA: dict[str, Any] = {
 }
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family("Bert", writing=lambda config: {"position_embedding_type": "absolute"}),
+    "bert": Family("Bert", writing=_write_absolute),
     "roberta": Family("Roberta", **_ROBERTA),
     "xlm-roberta": Family("XLMRoberta", **_ROBERTA),
     "camembert": Family("Camembert", **_ROBERTA),
@@ -227,7 +228,7 @@ FAMILIES: dict[str, Family] = {
             "intermediate_size": 1024,
         },
         reading=_read_electra,
-        writing=lambda config: {"embedding_size": config.embedding_width, "position_embedding_type": "absolute"},
+        writing=lambda config: {"embedding_size": config.embedding_width, **_write_absolute(config)},
     ),
     "modernbert": Family(
         "ModernBert",

@@ -30,7 +30,7 @@ class PretrainOptions(TrainingOptions):
     """Shape, after Turc et al. 2019: tiny 2x128, mini 4x256 (default), small 4x512, medium 8x512, base 12x768,
     large 24x1024."""
     layout: LayoutName | None = None
-    """Architecture: bert (default), or one of the source systems codertimo, handwritten, original."""
+    """Architecture: bert (default), modern (ModernBERT's), or a source system: codertimo, handwritten, original."""
     layers: int | None = Field(default=None, ge=1)
     """Number of blocks, instead of the size's."""
     hidden: int | None = Field(default=None, ge=1)
@@ -81,7 +81,8 @@ class PretrainOptions(TrainingOptions):
             for name in ("size", "layout", "layers", "hidden", "positions", "hidden_act"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"--{name.replace('_', '-')} is for a new model; --model has a shape of its own")
-        has_sines = "sinusoidal" in (self.position_init, LAYOUTS[self.layout or "bert"].get("position_kind"))
+        kind = LAYOUTS[self.layout or "bert"].get("position_kind")
+        has_sines = "sinusoidal" in (self.position_init, kind) or kind == "rotary"
         if self.model is None and self.attention_init == "neighbours" and not has_sines:
             raise ValueError(
                 "--attention-init neighbours finds the tokens beside by sines: --position-init sinusoidal, "

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from bertsmith.data.words import WordTable
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)

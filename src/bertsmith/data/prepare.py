@@ -29,7 +29,8 @@ from bertsmith.data.text import read_documents
 from bertsmith.data.workers import encode_here, encode_in_workers
 from bertsmith.errors import InputError
 from bertsmith.files import check_output, write_manifest
-from bertsmith.tokenizer.directory import TextTokenizer, load_tokenizer
+from bertsmith.tokenizer.directory import load_tokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 log = logging.getLogger("bertsmith")
 

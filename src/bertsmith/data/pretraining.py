@@ -15,7 +15,7 @@ from bertsmith.data.sequences import generator, plan_blocks, plan_ordered, plan_
 from bertsmith.data.shards import TokenStore
 from bertsmith.data.whole_words import WordFinder, chinese_segmenter
 from bertsmith.errors import InputError
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 log = logging.getLogger("bertsmith")
 

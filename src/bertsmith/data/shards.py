@@ -23,7 +23,7 @@ import pyarrow.ipc
 
 from bertsmith.errors import InputError
 from bertsmith.files import read_manifest
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 SPLITS = ("train", "heldout")
 _ROWS_PER_BATCH, _TOKENS_PER_BATCH = 4096, 1 << 20

@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy as np
 
 from bertsmith.errors import import_extra
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 Segmenter = Callable[[str], Iterable[str]]
 """Cuts a text into words that together are the text."""
@@ -45,8 +45,10 @@ class WordFinder:
 
     @cached_property
     def _continues(self) -> np.ndarray:
-        """`[vocab_size]`: whether the piece goes on with the word before it (`##…`)."""
-        return np.array([self._piece(i).startswith("##") for i in range(self._tokenizer.vocab_size)])
+        """`[vocab_size]`: whether the piece goes on with the word before it."""
+        special = set(self._tokenizer.special_ids)
+        begins = self._tokenizer.begins_word
+        return np.array([i not in special and not begins(self._piece(i)) for i in range(self._tokenizer.vocab_size)])
 
     @cached_property
     def _chinese(self) -> dict[int, str]:

@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 
 from bertsmith.data.shards import pieces, sums
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 MOST_WORDS, MOST_CHARACTERS = 200_000, 8_000_000
 """A table with more, about 60 MB, takes no more words for good: those that came first are the frequent ones. Where most

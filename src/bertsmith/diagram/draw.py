@@ -62,6 +62,19 @@ class _Drawing:
         """Ids, tables, their sum, and the norm if there is one."""
         inputs = self._row(self.labels.inputs(), 0)
         tables = self._row(self.labels.tables(), inputs[0].top + GAP)
+        if len(tables) == 1:
+            self.canvas.arrow((0, inputs[0].top), (0, tables[0].bottom))
+            self.y = tables[0].top
+        else:
+            self._sum(inputs, tables)
+        if self.config.embedding_norm:
+            self._stack(self.labels.embedding_norm())
+        projection = self.labels.embedding_projection()
+        if projection is not None:
+            self._stack(projection)
+
+    def _sum(self, inputs: Sequence[Box], tables: Sequence[Box]) -> None:
+        """The sum of what the tables give, above them."""
         added = self.canvas.sum(0, tables[0].top + GAP)
         for ids, table in zip(inputs, tables, strict=True):
             self.canvas.arrow((ids.x, ids.top), (table.x, table.bottom))
@@ -71,8 +84,6 @@ class _Drawing:
                 side = added.left if table.x < 0 else added.right
                 self.canvas.arrow((table.x, table.top), (table.x, added.middle), (side, added.middle))
         self.y = added.top
-        if self.config.embedding_norm:
-            self._stack(self.labels.norm())
 
     def blocks(self) -> None:
         """One block in a frame that says how many there are."""

@@ -30,6 +30,11 @@ NORM_NAMES = {"layer_norm": "LayerNorm", "std_norm": "Norm: (x − mean) / (devi
 """`norm_kind` -> what the box says."""
 
 
+def activation_name(name: str) -> str:
+    """`gelu -> GELU`."""
+    return ACTIVATION_NAMES.get(name, name)
+
+
 def span(values: Iterable[int], *, form: str = "d") -> str:
     """One number, or the range if the blocks differ (pruned heads): `[12, 12] -> 12`, `[9, 12] -> 9–12`."""
     every = list(values)
@@ -77,42 +82,53 @@ class Labels:
         share = f" · masked LM on {100 * self.work.selected:g} % of them" if is_part else ""
         return " · ".join(sizes), f"{count} · shapes for {given}{share}"
 
-    def _activation(self) -> str:
-        return ACTIVATION_NAMES.get(self.config.hidden_act, self.config.hidden_act)
-
     def hidden(self) -> str:
         """The shape of what flows between the parts."""
         return shape(self.batch, self.length, self.config.hidden_size)
 
     def inputs(self) -> list[Label]:
-        """Token ids, positions, and segments if the model has them."""
-        ids = shape(self.batch, self.length)
-        labels = [Label("input_ids", (ids,)), Label("position_ids", (ids,))]
-        return labels + ([Label("token_type_ids", (ids,))] if self.config.type_vocab_size else [])
+        """Token ids, and what else has a table: positions, segments."""
+        ids, embeddings = shape(self.batch, self.length), self.model.encoder.embeddings
+        names = ["input_ids"]
+        names += ["position_ids"] if embeddings.positions is not None else []
+        names += ["token_type_ids"] if embeddings.segments is not None else []
+        return [Label(name, (ids,)) for name in names]
 
     def tables(self) -> list[Label]:
         """The table that each input looks up."""
         config, embeddings = self.config, self.model.encoder.embeddings
-        width = config.hidden_size
+        width = config.embedding_width
         scale = f" × √{width}" if config.embedding_scale else ""
-        learned = config.position_kind == "learned"
-        found = [
-            ("Token embedding", f"{shape(config.vocab_size, width)}{scale}", counted(config.vocab_size * width)),
-            (
-                "Position embedding" if learned else "Sinusoidal positions",
-                shape(config.max_position_embeddings, width),
-                counted(parameters(embeddings.positions)) if learned else "no parameters",
-            ),
-        ]
+        found = [("Token embedding", f"{shape(config.vocab_size, width)}{scale}", counted(config.vocab_size * width))]
+        if embeddings.positions is not None:
+            learned = config.position_kind == "learned"
+            title = "Position embedding" if learned else "Sinusoidal positions"
+            rows = shape(*embeddings.positions.weight.shape)
+            found.append((title, rows, counted(parameters(embeddings.positions)) if learned else "no parameters"))
         if embeddings.segments is not None:
             count = counted(parameters(embeddings.segments))
             found.append(("Segment embedding", shape(config.type_vocab_size, width), count))
         return [Label(title, (rows, count), "embedding") for title, rows, count in found]
 
-    def norm(self, place: str = "") -> Label:
+    def norm(self, place: str = "", *, width: int | None = None) -> Label:
         """Any of the norms; `place` is appended to its name."""
-        count = counted(2 * self.config.hidden_size)
-        return Label(NORM_NAMES[self.config.norm_kind] + place, (f"{self.hidden()} · {count}",), "norm")
+        size = width or self.config.hidden_size
+        count = counted((2 if self.config.norm_bias else 1) * size)
+        return Label(
+            NORM_NAMES[self.config.norm_kind] + place, (f"{shape(self.batch, self.length, size)} · {count}",), "norm"
+        )
+
+    def embedding_norm(self) -> Label:
+        """The norm of the sum, as wide as the tables."""
+        return self.norm(width=self.config.embedding_width)
+
+    def embedding_projection(self) -> Label | None:
+        """From the width of the tables to the hidden size, where they differ."""
+        projection = self.model.encoder.embeddings.project
+        if projection is None:
+            return None
+        details = f"{self.config.embedding_width} → {self.config.hidden_size} · {self.hidden()}"
+        return Label("Embedding projection", (details, counted(parameters(projection))), "embedding")
 
     def projections(self) -> list[Label]:
         """Query, key and value."""
@@ -120,8 +136,10 @@ class Labels:
         sizes = {"Query": self.config.head_size, "Key": self.config.head_size, "Value": self.config.value_size}
         labels = []
         for number, (title, size) in enumerate(sizes.items()):
-            count = counted(*((width + 1) * attention.sizes[number] for attention in self.attentions))
-            details = (f"{width} → {heads} × {size}", shape(self.batch, self.length, heads, size), count)
+            rows = width + self.config.attention_bias
+            count = counted(*(rows * attention.sizes[number] for attention in self.attentions))
+            turned = " · rotary" if self.config.position_kind == "rotary" and title != "Value" else ""
+            details = (f"{width} → {heads} × {size}{turned}", shape(self.batch, self.length, heads, size), count)
             labels.append(Label(title, details, "attention"))
         return labels
 
@@ -132,8 +150,10 @@ class Labels:
         square = shape(self.batch, heads, self.length, self.length)
         count = counted(*(parameters(attention.output) for attention in self.attentions))
         product = f"{span(values)} → {config.hidden_size} · {self.hidden()} · {count}"
+        local = sum(attention.window is not None for attention in self.attentions)
+        seen = f" · ±{config.local_attention // 2} tokens in {number_of(local, 'block')}" if local else ""
         return (
-            Label(f"Scores: Q Kᵀ / √{config.head_size}", (square,), "attention"),
+            Label(f"Scores: Q Kᵀ / √{config.head_size}", (f"{square}{seen}",), "attention"),
             Label("Softmax over the keys", (square,), "attention"),
             Label("Probabilities × V", (shape(self.batch, self.length, heads, config.value_size),), "attention"),
             Label("Concatenated heads", (shape(self.batch, self.length, span(values)),), "attention"),
@@ -143,12 +163,15 @@ class Labels:
     def feedforward(self) -> tuple[Label, Label, Label]:
         """Into the wide layer, the activation, and back."""
         width, inner = self.config.hidden_size, self.config.intermediate_size
-        wide = shape(self.batch, self.length, inner)
-        into = f"{width} → {inner} · {wide} · {counted((width + 1) * inner)}"
-        out = f"{inner} → {width} · {self.hidden()} · {counted((inner + 1) * width)}"
+        wide, bias = shape(self.batch, self.length, inner), int(self.config.mlp_bias)
+        is_gated = self.config.feedforward_kind == "gated"
+        outputs, first = (f"2 × {inner}", 2 * inner) if is_gated else (f"{inner}", inner)
+        into = f"{width} → {outputs} · {shape(self.batch, self.length, outputs)} · {counted((width + bias) * first)}"
+        out = f"{inner} → {width} · {self.hidden()} · {counted((inner + bias) * width)}"
+        name = activation_name(self.config.hidden_act)
         return (
             Label("Feed-forward in", (into,), "feedforward"),
-            Label(self._activation(), (wide,), "feedforward"),
+            Label(f"{name} of one half × the other" if is_gated else name, (wide,), "feedforward"),
             Label("Feed-forward out", (out,), "feedforward"),
         )
 
@@ -160,9 +183,11 @@ class Labels:
         """Between `[CLS]` and the heads that read it."""
         if self.model.pooler is None:
             return None
-        width = self.config.hidden_size
+        config, width = self.config, self.config.hidden_size
+        source = "mean" if config.pooler_input == "mean" else "[CLS]"
+        norm = " · norm" if config.pooler_norm else ""
         details = (
-            f"[CLS] · {width} → {width} · tanh",
+            f"{source} · {width} → {width} · {activation_name(config.pooler_activation)}{norm}",
             shape(self.batch, width),
             counted(parameters(self.model.pooler)),
         )
@@ -177,7 +202,14 @@ class Labels:
         return [*self._masked_lm(), *([label] for name, label in self._linear_heads() if name not in READS_CLS)]
 
     def _linear_heads(self) -> list[tuple[str, Label]]:
-        names = ("next_sentence", "classifier", "multiple_choice", "token_classifier", "question_answering")
+        names = (
+            "next_sentence",
+            "classifier",
+            "multiple_choice",
+            "token_classifier",
+            "question_answering",
+            "discriminator",
+        )
         found = []
         for name in names:
             head = getattr(self.model, name)
@@ -191,16 +223,18 @@ class Labels:
         return found
 
     def _masked_lm(self) -> list[list[Label]]:
-        head, width, vocabulary = self.model.masked_lm, self.config.hidden_size, self.config.vocab_size
+        config, head, vocabulary = self.config, self.model.masked_lm, self.config.vocab_size
         if head is None:
             return []
-        stack = []
+        stack, width = [], config.hidden_size
         if head.dense is not None:
-            steps = f"{width} → {width} · {self._activation()} · norm"
+            width = config.embedding_width
+            name = activation_name(config.masked_lm_activation or config.hidden_act)
+            steps = f"{config.hidden_size} → {width} · {name} · norm"
             count = counted(parameters(head.dense, head.norm))
             stack.append(Label("Masked LM transform", (steps, shape(self.selected, width), count), "head"))
         decoder = f"{width} → {vocabulary}"
         decoder += " · tied to token embedding" if head.decoder is None else ""
-        count = counted(vocabulary * (1 if head.decoder is None else width + 1))
+        count = counted(vocabulary * ((0 if head.decoder is None else width) + config.decoder_bias))
         stack.append(Label("Masked LM decoder", (decoder, shape(self.selected, vocabulary), count), "head"))
         return [stack]

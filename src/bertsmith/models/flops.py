@@ -11,41 +11,65 @@ from collections.abc import Sequence
 from bertsmith.config.encoder import EncoderConfig
 
 
-def block_flops(config: EncoderConfig, layer: int, *, tokens: int, squares: int) -> dict[str, int]:
-    """The products of block `layer`, by part; `squares` is the sum of the squared sequence lengths.
+def seen_pairs(length: int, window: int | None) -> int:
+    """Pairs of tokens of which one sees the other: `length`², or those at most `window` apart."""
+    if window is None or length <= window + 1:
+        return length * length
+    return length * (2 * window + 1) - window * (window + 1)
 
-    Where the heads together are as wide as H, as in BERT, and T is `tokens`: 6 T H² and 2 T H² for the projections,
-    2 `squares` H each for QKᵀ and PV, 2 T H I each for the two sides of the feed-forward part.
+
+def block_flops(config: EncoderConfig, layer: int, *, lengths: Sequence[int]) -> dict[str, int]:
+    """The products of block `layer`, by part, for sequences of these lengths.
+
+    Where the heads together are as wide as H, as in BERT, T is the number of tokens and S² the sum of the squared
+    lengths: 6 T H² and 2 T H² for the projections, 2 S² H each for QKᵀ and PV, 2 T H I each for the two sides of the
+    feed-forward part. A window leaves fewer pairs than S², a gate doubles the first of those sides.
     """
+    tokens, window = sum(lengths), config.window(layer)
+    squares = sum(seen_pairs(length, window) for length in lengths)
     heads = len(config.kept_heads(layer))
+    inner = config.intermediate_size * (2 if config.feedforward_kind == "gated" else 1)
     keys, values = heads * config.head_size, heads * config.value_size
     return {
         "qkv": linear_flops(config, tokens, outputs=2 * keys + values),
         "scores": 2 * squares * keys,
         "context": 2 * squares * values,
         "output": linear_flops(config, tokens, outputs=values),
-        "feedforward_in": linear_flops(config, tokens, outputs=config.intermediate_size),
+        "feedforward_in": linear_flops(config, tokens, outputs=inner),
         "feedforward_out": linear_flops(config, tokens, outputs=config.intermediate_size),
     }
 
 
 def encoder_flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
-    """All blocks, for sequences of these lengths."""
-    tokens, squares = sum(lengths), sum(length * length for length in lengths)
+    """All blocks, for sequences of these lengths, and the projection of the embeddings, where there is one."""
     layers = range(config.num_hidden_layers)
-    return sum(sum(block_flops(config, layer, tokens=tokens, squares=squares).values()) for layer in layers)
+    blocks = sum(sum(block_flops(config, layer, lengths=lengths).values()) for layer in layers)
+    return blocks + projection_flops(config, sum(lengths))
+
+
+def projection_flops(config: EncoderConfig, tokens: int) -> int:
+    """From the width of the embeddings to H, where they differ."""
+    is_needed = config.embedding_width != config.hidden_size
+    return linear_flops(config, tokens, outputs=config.embedding_width) if is_needed else 0
 
 
 def masked_lm_flops(config: EncoderConfig, selected: int) -> int:
-    """The MLM head on `selected` positions: dense H x H, where it has one, and decoder H x V."""
-    dense = config.hidden_size if config.masked_lm_transform else 0
-    return linear_flops(config, selected, outputs=dense + config.vocab_size)
+    """The MLM head on `selected` positions: dense H x E, where it has one, and decoder E x V; E = H in BERT."""
+    width = config.embedding_width if config.masked_lm_transform else config.hidden_size
+    dense = linear_flops(config, selected, outputs=width) if config.masked_lm_transform else 0
+    return dense + 2 * selected * width * config.vocab_size
 
 
 def pooled_flops(config: EncoderConfig, sequences: int, *, classes: int) -> int:
     """Pooler H x H, where there is one, and a linear layer to `classes`, once per sequence."""
     dense = config.hidden_size if config.cls_pooler else 0
     return linear_flops(config, sequences, outputs=dense + classes)
+
+
+def token_flops(config: EncoderConfig, tokens: int, *, classes: int) -> int:
+    """A linear layer to `classes` on every token, through the pooler's in families where heads on tokens read that."""
+    dense = config.hidden_size if config.token_pooler and config.cls_pooler else 0
+    return linear_flops(config, tokens, outputs=dense + classes)
 
 
 def linear_flops(config: EncoderConfig, items: int, *, outputs: int) -> int:

@@ -78,6 +78,27 @@ def shifted_sines(width: int, head_size: int, offset: int) -> tuple[Tensor, Tens
 
 
 @torch.no_grad()
+def turn_to_neighbours_(attention: SelfAttention, *, base: float) -> None:
+    """The same for rotary positions of this `base`, by the biases of query and key, which stand for any token.
+
+    The key's is 1 in the first number of each of the fastest quarter of pairs, the query's the same turned `offset`
+    places on: after rotation their product is highest where the key stands there (Su et al. 2021, equation 16).
+    """
+    size = attention.sizes[0] // attention.heads
+    pairs = max(1, size // 8)
+    angles = base ** (-torch.arange(pairs) * 2 / size)
+    gain = (NEIGHBOUR_SCORE * size**0.5 / pairs) ** 0.5
+    for head, offset in zip(range(attention.heads), NEIGHBOURS, strict=False):
+        query = attention.qkv.bias[head * size : (head + 1) * size]
+        key = attention.qkv.bias[attention.sizes[0] + head * size :][:size]
+        query[:pairs], query[size // 2 : size // 2 + pairs] = (
+            gain * (offset * angles).cos(),
+            gain * (offset * angles).sin(),
+        )
+        key[:pairs] = gain
+
+
+@torch.no_grad()
 def attend_to_neighbours_(attention: SelfAttention, *, position_share: float) -> None:
     """Let each head start as one that looks at a neighbour: -1, +1, -2, +2, …, as far as `NEIGHBOURS` go.
 

@@ -24,7 +24,7 @@ from bertsmith.batch import Batch
 from bertsmith.metrics.judgement import Judgement
 from bertsmith.models.bert import Bert
 from bertsmith.models.losses import cross_entropy
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)

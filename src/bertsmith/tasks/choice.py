@@ -26,7 +26,7 @@ from bertsmith.models.flops import encoder_flops, pooled_flops
 from bertsmith.models.losses import choice_loss
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
 from bertsmith.tasks.long_texts import shorten
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 log = logging.getLogger("bertsmith")
 
@@ -67,16 +67,14 @@ class ChoiceTask:
             types: list[np.ndarray] = []
             for i, _ in enumerate(row.choices):
                 encoding = next(encodings)
-                ids, kinds = np.array(encoding.ids), np.array(encoding.type_ids)
-                if len(ids) > self.max_length:
+                size = len(encoding.ids)
+                if size > self.max_length:
                     cut += 1
                     if self.long_docs == "error" and not any(len(other) == self.max_length for other in sequences):
-                        message = (
-                            f"with choice {i} it has {len(ids)} tokens, the limit is {self.max_length}; shorten it"
-                        )
+                        message = f"with choice {i} it has {size} tokens, the limit is {self.max_length}; shorten it"
                         fix = f"{message}, or train with --long-docs truncate"
                         errors.add(InputError(fix, file=row.file, line=row.line, field="text"))
-                    ids, kinds = shorten(ids, kinds, self.max_length)
+                ids, kinds = shorten(encoding, self.max_length)
                 sequences.append(ids)
                 types.append(kinds)
             encoded.append(Encoded(tuple(sequences), tuple(types), number, row.label if labelled else None))

@@ -23,7 +23,7 @@ from bertsmith.models.bert import Bert
 from bertsmith.models.flops import encoder_flops, pooled_flops
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
 from bertsmith.tasks.long_texts import inputs_of, joined_windows
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 log = logging.getLogger("bertsmith")
 
@@ -148,8 +148,7 @@ class ClassifyTask:
                     )
                     continue
             parts = inputs_of(
-                np.array(encoding.ids),
-                np.array(encoding.type_ids),
+                encoding,
                 text=row.text,
                 pair=row.pair,
                 tokenizer=tokenizer,

@@ -11,33 +11,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from tokenizers import Encoding
 
 from bertsmith.config.finetune import LongTexts
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 HEAD_SHARE = 0.25
 
 
-def shorten(
-    ids: np.ndarray, types: np.ndarray, limit: int, *, head_share: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take tokens from the end of the longer part until `limit` are left; the special tokens stay.
+def shorten(encoding: Encoding, limit: int, *, head_share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, types), tokens taken from the end of the longer part until `limit` are left; the special tokens stay.
 
     `[CLS] a b c [SEP]`, 4 -> `[CLS] a b [SEP]`; of a pair, A and B lose from their own ends. With a `head_share` below
     1, that share of what a part keeps is its beginning, the rest its end.
     """
+    ids, types = np.array(encoding.ids), np.array(encoding.type_ids)
     if len(ids) <= limit:
         return ids, types
-    second = int(types.sum())
-    first = len(ids) - second
-    if not second:
-        chosen = [0, *_kept(1, first - 1, limit - 2, head_share), first - 1]
-        return ids[chosen], types[chosen]
-    keep_a = min(first, max(limit - limit // 2, limit - second))
-    keep_b = limit - keep_a
-    inner_a = _kept(1, first - 1, keep_a - 2, head_share)
-    inner_b = _kept(first, len(ids) - 1, keep_b - 1, head_share)
-    chosen = [0, *inner_a, first - 1, *inner_b, len(ids) - 1]
+    parts = np.array([-1 if part is None else part for part in encoding.sequence_ids])
+    own = [np.flatnonzero(parts == part) for part in (0, 1)]
+    first = int(own[1][0]) if len(own[1]) else len(ids)  # [CLS] A [SEP], of the whole
+    keep = [limit, 0]
+    if len(own[1]):
+        keep[0] = min(first, max(limit - limit // 2, limit - (len(ids) - first)))
+        keep[1] = limit - keep[0]
+    special = int((parts[:first] < 0).sum()), int((parts[first:] < 0).sum())
+    chosen = [*np.flatnonzero(parts < 0)]
+    for places, room, ends in zip(own, keep, special, strict=True):
+        if len(places):
+            chosen += _kept(int(places[0]), int(places[-1]) + 1, room - ends, head_share)
+    chosen.sort()
     return ids[chosen], types[chosen]
 
 
@@ -50,8 +53,7 @@ def _kept(start: int, end: int, room: int, head_share: float) -> list[int]:
 
 
 def inputs_of(
-    ids: np.ndarray,
-    types: np.ndarray,
+    encoding: Encoding,
     *,
     text: str,
     pair: str | None,
@@ -60,17 +62,15 @@ def inputs_of(
     long_texts: LongTexts,
     stride: int,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The sequences of a text or pair whose encoding is `ids`, `types`: one, or its windows."""
-    if len(ids) <= limit:
-        return [(ids, types)]
-    if long_texts == "window":
-        special = 3 if pair is not None else 2
+    """The sequences of a text or pair with this encoding: one, or its windows."""
+    if len(encoding.ids) > limit and long_texts == "window":
+        special = sum(encoding.special_tokens_mask)
         share = (limit - special) // (2 if pair is not None else 1)
         windows = tokenizer.windows(
             text, pair, max_length=limit, stride=min(stride, share // 2), truncation="longest_first"
         )
         return [(np.array(window.ids), np.array(window.type_ids)) for window in windows]
-    return [shorten(ids, types, limit, head_share=HEAD_SHARE if long_texts == "head-tail" else 1.0)]
+    return [shorten(encoding, limit, head_share=HEAD_SHARE if long_texts == "head-tail" else 1.0)]
 
 
 def joined_windows(outputs: Sequence[np.ndarray], inputs: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray:

@@ -27,10 +27,10 @@ from bertsmith.errors import ErrorCollector, InputError
 from bertsmith.metrics.answers import judge_answers
 from bertsmith.metrics.judgement import Judgement
 from bertsmith.models.bert import Bert
-from bertsmith.models.flops import encoder_flops, linear_flops
+from bertsmith.models.flops import encoder_flops, token_flops
 from bertsmith.models.losses import answer_loss
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 log = logging.getLogger("bertsmith")
 
@@ -109,7 +109,7 @@ class QaTask:
                 errors.add(InputError(fix, **row.place, field="question"))
                 continue
             for window in found:
-                words = word_spans(window)
+                words = word_spans(window, row.context)
                 label = answer_places(window, row) if labelled and row.answers is not None else None
                 encoded.append(Encoded((np.array(window.ids),), (np.array(window.type_ids),), number, label, words))
         errors.raise_if_any()
@@ -137,7 +137,7 @@ class QaTask:
 
     def flops(self, model: Bert, batch: Batch) -> int:
         """See `Trainable`."""
-        return encoder_flops(model.config, batch.lengths) + linear_flops(model.config, batch.total, outputs=2)
+        return encoder_flops(model.config, batch.lengths) + token_flops(model.config, batch.total, classes=2)
 
     def outputs(self, model: Bert, batch: Batch) -> list[np.ndarray]:
         """Logits of start and end, `[tokens, 2]` per input."""
@@ -195,10 +195,11 @@ class QaTask:
         return replace(self, null_threshold=float(chosen[int(np.argmax(scores))]))
 
 
-def word_spans(window: Encoding) -> np.ndarray:
+def word_spans(window: Encoding, context: str) -> np.ndarray:
     """`[tokens, 2]`: where the word of each token of the second text starts and ends in it; -1 for other tokens.
 
-    An answer is made of whole words: a piece stands for the word that it is part of.
+    An answer is made of whole words: a piece stands for the word that it is part of, without the space that pieces of
+    sentencepiece begin with.
     """
     spans = np.array(window.offsets)
     inside = np.array([number == 1 for number in window.sequence_ids])
@@ -206,7 +207,9 @@ def word_spans(window: Encoding) -> np.ndarray:
     spans[~inside] = -1
     for word in np.unique(words[inside]):
         of_word = inside & (words == word)
-        spans[of_word] = spans[of_word, 0].min(), spans[of_word, 1].max()
+        start, end = spans[of_word, 0].min(), spans[of_word, 1].max()
+        word_text = context[start:end]
+        spans[of_word] = start + len(word_text) - len(word_text.lstrip()), end
     return spans
 
 

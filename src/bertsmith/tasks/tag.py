@@ -25,11 +25,11 @@ from bertsmith.errors import ErrorCollector, InputError, listing, nearest
 from bertsmith.metrics.judgement import Judgement
 from bertsmith.metrics.tagging import Scheme, entities, judge_entities, judge_tags
 from bertsmith.models.bert import Bert
-from bertsmith.models.flops import encoder_flops, linear_flops
+from bertsmith.models.flops import encoder_flops, token_flops
 from bertsmith.tasks.base import Encoded, LossTerm, cross_entropy_term, packed, softmax
 from bertsmith.tasks.chain import best_sequence, scheme_of, transitions
-from bertsmith.tokenizer.directory import TextTokenizer
 from bertsmith.tokenizer.splitting import split_words
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 log = logging.getLogger("bertsmith")
 
@@ -108,7 +108,7 @@ class TagTask:
         """
         if labelled:
             self._check(rows)
-        pieces = tokenizer.encode_ids([word for row in rows for word in row.words])
+        pieces = tokenizer.encode_ids([tokenizer.before_word + word for row in rows for word in row.words])
         room, most = self.max_length - 2, max(1, (self.max_length - 2) // 2)
         numbers = {label: i for i, label in enumerate(self.labels)}
         encoded, at, cut = [], 0, 0
@@ -162,7 +162,7 @@ class TagTask:
     def flops(self, model: Bert, batch: Batch) -> int:
         """See `Trainable`."""
         words = len(batch.labels["tags"]) if "tags" in batch.labels else batch.total
-        return encoder_flops(model.config, batch.lengths) + linear_flops(model.config, words, outputs=len(self.labels))
+        return encoder_flops(model.config, batch.lengths) + token_flops(model.config, words, classes=len(self.labels))
 
     def outputs(self, model: Bert, batch: Batch) -> list[np.ndarray]:
         """Logits of every piece, `[pieces, labels]` per input."""

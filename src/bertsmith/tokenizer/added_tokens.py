@@ -118,3 +118,11 @@ def _token(entry: Any, *, field: str, special: bool = True) -> AddedToken:
     if field != DECODER:
         flags["special"] = True
     return AddedToken(entry["content"], **flags)
+
+
+def token_name(entry: Any, *, file: str) -> str:
+    """`"[CLS]"`, or `{"content": "[CLS]", "lstrip": false, …}` as transformers may write it -> `[CLS]`."""
+    name = entry.get("content") if isinstance(entry, dict) else entry
+    if not isinstance(name, str):
+        raise InputError(f"a special token is named {json.dumps(entry)[:40]} in {file}, not by a string")
+    return name

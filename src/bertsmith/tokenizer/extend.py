@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from tokenizers import Tokenizer
 
 from bertsmith.errors import InputError
-from bertsmith.tokenizer.directory import TextTokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 ENCODED_AT_ONCE = 1 << 14
 

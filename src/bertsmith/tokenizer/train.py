@@ -30,8 +30,9 @@ from bertsmith.data.archives import format_of
 from bertsmith.data.text import read_documents, read_lines
 from bertsmith.errors import InputError
 from bertsmith.tokenizer.bert import SPECIAL_TOKENS, bert_tokenizer
-from bertsmith.tokenizer.directory import TextTokenizer, load_tokenizer, write_tokenizer
+from bertsmith.tokenizer.directory import load_tokenizer, write_tokenizer
 from bertsmith.tokenizer.extend import extended, parts_of
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 from bertsmith.tokenizer.words import WordCounts, count_words
 
 TEXT_CHARACTERS = 1 << 14

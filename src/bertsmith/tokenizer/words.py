@@ -15,7 +15,7 @@ import logging
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -257,3 +257,11 @@ def surrogate_message(text: str) -> str | None:
     at = found.start()
     excerpt = text[max(0, at - 20) : at].rpartition("\n")[2] + text[at : at + 20].partition("\n")[0]
     return f"the text has a lone surrogate, which no UTF-8 text can hold: {excerpt!r}; remove or replace it"
+
+
+def refuse_surrogates(texts: Sequence[str]) -> None:
+    """Raise `InputError` if one of `texts` is what makes tokenizers raise a `TypeError`."""
+    for number, text in enumerate(texts):
+        message = surrogate_message(text)
+        if message is not None:
+            raise InputError(f"texts[{number}]: {message}" if len(texts) > 1 else message)

@@ -75,6 +75,9 @@ def pretrain_as(ranks: Ranks, options: PretrainOptions) -> dict[str, Any]:
             f"{options.max_length} is more than the model's {positions} positions; lower it, or raise --positions",
             field="--max-length",
         )
+    segments = model.config.type_vocab_size - model.config.token_type_offset
+    if data.pairs and model.config.type_vocab_size and segments == 1:
+        raise InputError("the model has one segment and cannot read pairs; use none", field="--objective")
     loader = Loader(
         data,
         batch_size=options.batch_size,

@@ -9,6 +9,7 @@ import logging
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from bertsmith.bundle import Bundle, read_bundle, resolve, start_from
 from bertsmith.config.encoder import EncoderConfig, shape_problem
@@ -16,10 +17,10 @@ from bertsmith.config.pretrain import PretrainOptions
 from bertsmith.errors import InputError
 from bertsmith.models.bert import Bert
 from bertsmith.models.surgery import attention_of, extend_vocabulary
-from bertsmith.nn.init import attend_to_neighbours_, initialize, sinusoidal_
+from bertsmith.nn.init import attend_to_neighbours_, initialize, sinusoidal_, turn_to_neighbours_
 from bertsmith.presets import LAYOUTS, SIZES, size_fields
-from bertsmith.tokenizer.directory import TextTokenizer
 from bertsmith.tokenizer.extend import old_pieces
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 log = logging.getLogger("bertsmith")
 
@@ -35,12 +36,17 @@ def starting_model(options: PretrainOptions, tokenizer: TextTokenizer, *, heads:
     model = Bert(encoder_config(options, tokenizer), heads=heads)
     if options.init != "normal":
         initialize(model, std=options.initializer_range, kind=options.init)
-    if options.position_init == "sinusoidal" and model.config.position_kind == "learned":
-        sinusoidal_(model.encoder.embeddings.positions.weight, std=POSITION_SCALE * options.initializer_range)
+    positions = model.encoder.embeddings.positions
+    if options.position_init == "sinusoidal" and isinstance(positions, nn.Embedding):
+        sinusoidal_(positions.weight, std=POSITION_SCALE * options.initializer_range)
     if options.attention_init == "neighbours":
-        share = position_share(model)
+        share = None if positions is None else position_share(model)
         for layer in range(model.config.num_hidden_layers):
-            attend_to_neighbours_(attention_of(model, layer), position_share=share)
+            attention, base = attention_of(model, layer), model.config.rotary_base(layer)
+            if share is not None:
+                attend_to_neighbours_(attention, position_share=share)
+            elif base is not None:
+                turn_to_neighbours_(attention, base=base)
     return model
 
 
@@ -48,6 +54,7 @@ def starting_model(options: PretrainOptions, tokenizer: TextTokenizer, *, heads:
 def position_share(model: Bert) -> float:
     """Mean square of what positions add to a value that the first block's attention reads: of 1, if it is normed."""
     tables, config = model.encoder.embeddings, model.config
+    assert tables.positions is not None
     positions = tables.positions.weight.square().mean()
     if config.norm_position == "post" and not config.embedding_norm:
         return float(positions)
@@ -79,7 +86,7 @@ def encoder_config(options: PretrainOptions, tokenizer: TextTokenizer) -> Encode
     layers, hidden = SIZES[options.size or "mini"]
     fields = {
         **LAYOUTS[options.layout or "bert"],
-        **size_fields(options.layers or layers, options.hidden or hidden),
+        **size_fields(options.layers or layers, options.hidden or hidden, layout=options.layout or "bert"),
         "vocab_size": tokenizer.vocab_size,
         "initializer_range": options.initializer_range,
         "hidden_dropout_prob": options.dropout,

@@ -7,6 +7,7 @@ is not searched). Both are then measured by the same code on held-out documents 
 beside the models; and fine-tuned on SST-2, each at the best of the same learning rates.
 
 Ours runs for 25 % and 40 % of the time that the Trainer took, and for all of it: is its final loss reached by then?
+Beside it our own two architectures at equal time: `--layout modern` (ModernBERT's) and BERT's.
 
     python benchmarks/learn.py [--quick] [--minutes 30] [--threads 2] [--work DIR]     (goes on where it was stopped)
 
@@ -68,6 +69,14 @@ def main() -> None:
         ours = measure(work / f"ours-{share}", text)["heldout_mlm_loss"]
         case = f"held-out MLM loss, ours after {run['seconds'] / 60:.1f} minutes ({share:.0%} were planned)"
         rows.append(row(case, name, ours, peer["heldout_mlm_loss"], "nats", lower_is_better=True))
+    modern = done(
+        work / "modern-1.0.json", partial(train_ours, work / "modern-1.0", text, spent, chosen, layout="modern")
+    )
+    losses = [measure(work / name, text)["heldout_mlm_loss"] for name in ("modern-1.0", "ours-1.0")]
+    classic = mine[1.0]
+    case = f"held-out MLM loss, layout modern after {modern['seconds'] / 60:.1f} minutes, {modern['steps']:,} steps"
+    name = f"ours, layout bert, {classic['seconds'] / 60:.1f} minutes, {classic['steps']:,} steps"
+    rows.append(row(case, name, *losses, "nats", lower_is_better=True))
     if not chosen.quick:
         ours, theirs = (fine_tuned(work, data, which, chosen) for which in ("ours-1.0", "peer"))
         case = f"SST-2 test accuracy after fine-tuning at {ours['learning_rate']:g}"
@@ -98,13 +107,12 @@ def measure(directory: Path, text: dict[str, Path]) -> dict[str, float]:
     return evaluate_pretraining(model, PretrainTask("none"), data, ngrams=ngrams)
 
 
-def train_ours(out: Path, text: dict[str, Path], minutes: float, chosen: Any) -> dict[str, Any]:
-    """One run of the verb. Its minutes are those of training; planning and evaluations come on top, and are returned.
-
-    The peer's clock, too, holds training alone.
+def train_ours(out: Path, text: dict[str, Path], minutes: float, chosen: Any, **changes: Any) -> dict[str, Any]:
+    """One run of the verb, with `changes` of its options. Its minutes are those of training; planning and evaluations
+    come on top, and are returned. The peer's clock, too, holds training alone.
     """
     started = time.perf_counter()
-    report = pretrain(our_options(text, out, minutes=minutes, threads=chosen.threads))
+    report = pretrain(our_options(text, out, minutes=minutes, threads=chosen.threads, **changes))
     seconds = {"seconds": report["training_seconds"], "with_planning_and_evaluation": time.perf_counter() - started}
     return seconds | {"steps": report["steps"], "tokens": report["tokens"]}
 

@@ -18,6 +18,7 @@ from bertsmith.diagram.draw import diagram
 from bertsmith.diagram.labels import span
 from bertsmith.diagram.svg import printable, shortened, text_width
 from bertsmith.models.bert import HEADS, Bert
+from bertsmith.presets import LAYOUTS, size_fields
 from tests.cli.run import bertsmith
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -48,6 +49,17 @@ MODELS: dict[str, tuple[dict[str, Any], tuple[str, ...], Work]] = {
         },
         ("masked_lm", "next_sentence"),
         Work(2, 3),
+    ),
+    "modern": (
+        LAYOUTS["modern"] | size_fields(6, 384, layout="modern"),
+        ("masked_lm",),
+        Work(8, 128, 0.4),
+    ),
+    "tokens through the pooler": (LAYOUTS["modern"], ("token_classifier", "question_answering"), Work(8, 128)),
+    "narrow embeddings, discriminator": (
+        {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "pooler_activation": "gelu"},
+        ("discriminator", "classifier"),
+        Work(8, 128),
     ),
     "smallest": (
         {

@@ -89,7 +89,7 @@ class _Drawing:
         """One block in a frame that says how many there are."""
         bottom = self.y + GAP
         self._line_to(bottom)
-        self._sublayer(self._attention)
+        self._sublayer(self._attention, "" if self.config.first_norm else ", not in the first block")
         self._sublayer(self._feedforward)
         frame = self.canvas.frame(0, bottom, width=self.width + 4 * LANE, height=self.y + GAP - bottom)
         self._line_to(frame.top)
@@ -124,13 +124,13 @@ class _Drawing:
             start = boxes[0]
             self._spread(above, [label.width for label in above], (start.x, start.top), width=start.width)
 
-    def _sublayer(self, inside: Callable[[], None]) -> None:
+    def _sublayer(self, inside: Callable[[], None], norm_place: str = "") -> None:
         """What `inside` draws, the residual around it, and the norm on its side."""
         is_pre_norm = self.config.norm_position == "pre"
         branch = self.y + GAP / 2
         self._line_to(branch)
         if is_pre_norm:
-            self._stack(self.labels.norm())
+            self._stack(self.labels.norm(norm_place))
         inside()
         added = self.canvas.sum(0, self.y + GAP)
         self.canvas.arrow((0, self.y), (0, added.bottom))

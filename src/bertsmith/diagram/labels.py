@@ -218,7 +218,8 @@ class Labels:
                 reads_cls = name in READS_CLS
                 before = "[CLS] · " if reads_cls and self.model.pooler is None else ""
                 items = (self.batch,) if reads_cls else (self.batch, self.length)
-                details = (f"{before}{width} → {outputs}", shape(*items, outputs), counted(parameters(head)))
+                steps = f"{width} → {width}" if name == "discriminator" else f"{width}"
+                details = (f"{before}{steps} → {outputs}", shape(*items, outputs), counted(parameters(head)))
                 found.append((name, Label(name.replace("_", " ").capitalize(), details, "head")))
         return found
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.run import assert_refused, bertsmith
 
+TRAINING = ("finetune", "classify", "--model", "m", "--train", "t", "--out", "o")
+
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
@@ -235,3 +237,28 @@ def test_gate_of_evaluate(capsys, classifier_dir: Path, rows: Path) -> None:
     assert "accuracy is 1.0000, below 1.01" in outcome.err
     assert_refused(bertsmith(capsys, *words, "--fail-under", "acuracy=0.9"), r"no metric \'acuracy\'; did you mean")
     assert_refused(bertsmith(capsys, *words, "--fail-under", "accuracy"), r"METRIC=NUMBER")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["finetune", "classify", "--train", "t"],
+            "--out, --model are missing; see bertsmith finetune classify --help",
+        ),
+        (["predict"], "MODEL is missing; see bertsmith predict --help"),
+        (["fill", "m"], "TEXT is missing; see bertsmith fill --help"),
+        (["finetune", "tag", "--model"], "--model needs a value; see bertsmith finetune tag --help"),
+        ([*TRAINING, "--epochs", "many"], "field \"--epochs\": expected a number, not 'many'; see"),
+        ([*TRAINING, "--seeds", "1.5"], "field \"--seeds\": expected a whole number, not '1.5'; see"),
+        (
+            [*TRAINING, "--long-docs", "cut"],
+            "field \"--long-docs\": 'cut' is none of error, truncate, head-tail, window; see",
+        ),
+    ],
+)
+def test_what_the_flags_lack_is_said_in_our_words(capsys, words: list[str], message: str) -> None:
+    outcome = bertsmith(capsys, *words)
+    assert outcome.code == 2
+    assert outcome.err.startswith(f"bertsmith: error: {message}")
+    assert outcome.err.count("\n") == 1

@@ -123,7 +123,7 @@ def test_loading_names_the_tensor_that_is_missing_unknown_or_of_a_wrong_shape(
     [
         ("hidden_act", "gellu", "unknown hidden_act 'gellu'; did you mean \"gelu\""),
         ("num_attention_heads", 7, "not a multiple of num_attention_heads"),
-        ("model_type", "roberta", r"model_type is 'roberta'"),
+        ("model_type", "gpt2", r"model_type is 'gpt2'"),
         ("vocab_size", 91, r"91"),
         ("position_embedding_type", "relative_key", "only absolute positions"),
         ("num_hidden_layers", "two", r'field "num_hidden_layers"'),

@@ -137,7 +137,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: (d / "config.json").write_text("[" * 100_000 + "]" * 100_000),
         "nested too deeply",
     ),
-    "another family": (lambda d: spoil_config(d, model_type="roberta"), 'field "model_type"'),
+    "another family": (lambda d: spoil_config(d, model_type="gpt2"), 'field "model_type"'),
     "a shard outside": (
         lambda d: (
             (d / "model.safetensors").unlink(),

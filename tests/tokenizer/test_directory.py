@@ -229,6 +229,11 @@ def test_other_names_of_the_special_tokens_are_read_from_either_file(tmp_path: P
         assert tokenizer.encode("a <mask>", allow_special=True).ids == [0, 4, 5, 2]
         assert (tokenizer.pad_id, tokenizer.unk_id, tokenizer.model_max_length) == (1, 3, NO_LIMIT)
         (tmp_path / name).unlink()
+    assert load_tokenizer(tmp_path).special_tokens["cls_token"] == "<s>", "told by the vocabulary"
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != "<s>"]
+    content["model"]["vocab"]["<S>"] = content["model"]["vocab"].pop("<s>")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r'pad_token "\[PAD\]" is not in the vocabulary'):
         load_tokenizer(tmp_path)
 

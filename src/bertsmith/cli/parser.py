@@ -11,6 +11,7 @@ import dataclasses
 import io
 import operator
 import re
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -71,14 +72,16 @@ def run_tyro(model: type[Options], words: list[str], values: dict[str, Any], *, 
     """The values that the words give, or else `values`, or else the model's defaults."""
     twin = plain_twin(model, values)
     complaints = io.StringIO()
+    flags = {word.split("=")[0].replace("_", "-") for word in words}
     try:
         with contextlib.redirect_stderr(complaints):
             parsed: Any = tyro.cli(twin, args=words, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as end:
         if not end.code:
             raise
-        raise InputError(f"{box_text(complaints.getvalue())}; see {prog} --help") from None
-    flags = {word.split("=")[0].replace("_", "-") for word in words}
+        text = box_text(complaints.getvalue())
+        absent = missing(model, text, flags=flags, given=values)
+        raise InputError(f"{plain_complaint(text, missing=absent)}; see {prog} --help") from None
     given = {}
     for field in dataclasses.fields(parsed):
         name, value = field.name, getattr(parsed, field.name)
@@ -149,7 +152,7 @@ def annotated(annotation: Any, extras: list[Any]) -> Any:
 def complaint(error: Any) -> str:
     """One line from one of pydantic's errors: what is wrong, and what was given."""
     message = str(error["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
+    message = "is missing" if error["type"] == "missing" else message[:1].lower() + message[1:]
     given = error.get("input")
     return message if error["type"] == "missing" or isinstance(given, dict) else f"{message}, not {given!r}"
 
@@ -174,9 +177,35 @@ def shown_name(model: type[Options], name: str) -> str:
 def box_text(box: str) -> str:
     """The message inside one of tyro's boxes, on one line, without its advice."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("╭╮╰╯│─ ") for line in box.splitlines()]
-    inside = [line for line in lines[1:] if line]
+    inside = [line for line in lines[1:] if line.strip("-")]  # where a box cannot be drawn there are rulers
     for i, line in enumerate(inside):
         if line.startswith(("For full helptext", "Argument helptext", "Got errors")):
             inside = inside[:i]
             break
     return " ".join(inside).rstrip(" .:")
+
+
+def missing(model: type[Options], text: str, *, flags: Container[str], given: Container[str]) -> list[str]:
+    """Required options that neither the words nor the configuration give; `text` is tyro's complaint."""
+    found = []
+    for name, field in model.model_fields.items():
+        if field.is_required() and name not in given:
+            said = (field.description or name) not in text if is_positional(field) else flag_name(name) in flags
+            found += [] if said else [shown_name(model, name)]
+    return found
+
+
+def plain_complaint(text: str, *, missing: Sequence[str]) -> str:
+    """tyro's complaint in our words, where it is one of those that it often has."""
+    if text.startswith("Missing from") and missing:
+        return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    if absent := re.match(r"Missing value for argument '([^']+)'", text):
+        return f"{absent[1]} needs a value"
+    if choice := re.match(r"invalid choice '(.*)' for argument '([^']+)'\. Expected one of \((.*)\)", text):
+        names = choice[3].replace("'", "").rstrip(",")
+        return f'field "{choice[2]}": {choice[1]!r} is none of {names}'
+    if wrong := re.match(r"Error parsing (\S+): .*?(INT|int\(\)|FLOAT|float|BOOL).*?(?:(?:from \[|: )'(.*?)'\]?$|$)", text):
+        kind = {"I": "a whole number", "F": "a number", "B": "true or false"}[wrong[2][0].upper()]
+        given = "" if wrong[3] is None else f", not {wrong[3]!r}"
+        return f'field "{wrong[1]}": expected {kind}{given}'
+    return text

@@ -118,3 +118,22 @@ def test_lengths_and_unknown_pieces_against_a_model(encoder_dir: Path, tmp_path:
     assert any("of the pieces are [UNK]" in line and "a.tsv:4" in line for line in found["warnings"])
     assert "--long-docs window" in found["command"]
     assert found["files"][str(file)]["limit"] == 64
+
+
+def test_labels_and_files_that_do_not_fit_together_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("a", "1"), ("b", "1.0"), ("c", "01"), ("d", "pos"), ("e", " Pos"), ("f", "2")]
+    train = write(tmp_path / "train.tsv", labelled(*rows))
+    dev = write(tmp_path / "dev.tsv", "text_a\ttext_b\tlabel\na\tb\t1\n")
+    outcome = bertsmith(capsys, "check", train, dev)
+    assert "train.tsv: warning: '01', '1', '1.0' are different labels as they stand; write them alike" in outcome.out
+    assert "'pos' are different labels" in outcome.out
+    assert "'2'" not in outcome.out
+    assert f"dev.tsv: warning: rows have pairs of texts, those of {train} have one text" in outcome.out
+
+
+def test_texts_of_which_the_tokenizer_makes_nothing_are_told(
+    encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = write(tmp_path / "train.tsv", labelled(("the cat", "x"), ("\u200b\u200b", "y"), ("a dog", "y")))
+    outcome = bertsmith(capsys, "check", train, "--model", encoder_dir)
+    assert "train.tsv:3: warning: 1 rows have a text that the tokenizer makes nothing of" in outcome.out

@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
 from bertsmith.card import CARD, Card, model_card
-from bertsmith.config.encoder import EncoderConfig, shape_problem
-from bertsmith.config.families import FAMILIES, read_fields, to_hf
+from bertsmith.config.encoder import EncoderConfig
+from bertsmith.config.families import to_hf
 from bertsmith.errors import InputError, listing, nearest
 from bertsmith.files import MANIFEST, read_json, read_manifest, to_json, write_file, write_manifest
 from bertsmith.interop import families
+from bertsmith.interop.config_file import architectures, read_config
 from bertsmith.interop.keymap import Rule, their_names, to_ours, to_theirs
 from bertsmith.interop.sentence_transformers import read_sentence_modules, write_sentence_modules
 from bertsmith.interop.weights import WEIGHTS, read_weights, weights_file
@@ -288,48 +288,6 @@ PROBLEM_TYPES = {
     "regression": "regression",
 }
 """What transformers' sequence classifiers may be for, and our name of it."""
-
-
-def architectures(path: Path) -> list[str]:
-    """The classes that `path/config.json` names; none if it names none."""
-    found = read_json(path / "config.json").get("architectures")
-    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
-
-
-def read_config(path: Path) -> EncoderConfig:
-    """The network's shape from `path/config.json`: one of `FAMILIES`, or ours. Raises `InputError` naming the field."""
-    file = path / "config.json"
-    if not file.is_file() and any(path.glob("*.index")):
-        raise InputError("a TensorFlow checkpoint; make a model of it first: bertsmith convert", file=path)
-    values = read_json(file)
-    kind = values.get("model_type") if isinstance(values, dict) else None
-    if not isinstance(kind, str) or kind not in (*FAMILIES, "bertsmith"):
-        raise InputError(
-            f"model_type is {kind!r}; expected one of: {listing([*FAMILIES, 'bertsmith'])}",
-            file=file,
-            field="model_type",
-        )
-    if values.get("position_embedding_type", "absolute") != "absolute":
-        raise InputError("only absolute positions are a BERT's", file=file, field="position_embedding_type")
-    if values.get("is_decoder"):
-        raise InputError("a decoder; an encoder is needed here", file=file, field="is_decoder")
-    return parse_config(values, file=file, family=None if kind == "bertsmith" else kind)
-
-
-def parse_config(values: dict[str, Any], *, file: Path, family: str | None = "bert") -> EncoderConfig:
-    """The fields of `values` that describe a shape; others are left alone. `family` None: they have our names."""
-    try:
-        if family is not None:
-            return EncoderConfig(**read_fields(values, family=family))
-        return EncoderConfig(
-            **{name: values[name] for name in EncoderConfig.model_fields if values.get(name) is not None}
-        )
-    except ValueError as error:
-        if isinstance(error, ValidationError):
-            field, message = shape_problem(error)
-        else:
-            field, message = str(error).split()[0], str(error)
-        raise InputError(message, file=file, field=field) from None
 
 
 def start_from(

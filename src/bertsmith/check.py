@@ -94,6 +94,7 @@ def _found(task: str, splits: Sequence[tuple[Path, Sequence[Any]]]) -> Iterator[
     yield from findings.leakage(splits)
     if task == "classify":
         yield from findings.labels(splits)
+        yield from findings.pairs(splits)
     if task == "tag":
         yield from findings.tag_sequences(splits)
     for file, rows in splits:

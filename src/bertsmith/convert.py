@@ -18,7 +18,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save
 
-from bertsmith.bundle import build, check_vocabulary, parse_config, read_bundle, resolve, write_bundle
+from bertsmith.bundle import build, check_vocabulary, read_bundle, resolve, write_bundle
 from bertsmith.card import Card, licence_of
 from bertsmith.config.convert import ConvertOptions
 from bertsmith.config.encoder import shape_problem
@@ -26,6 +26,7 @@ from bertsmith.config.families import FAMILIES, differences, to_hf
 from bertsmith.errors import InputError
 from bertsmith.files import check_output, new_directory, read_json, write_file
 from bertsmith.interop import families
+from bertsmith.interop.config_file import parse_config
 from bertsmith.interop.seeds import TABLES, convert_state_dict, detect_layout, restore_state_dict
 from bertsmith.interop.tensorflow import checkpoint_prefix, read_tensorflow
 from bertsmith.interop.weights import read_weights

@@ -101,6 +101,7 @@ def labels(splits: Sequence[tuple[Path, Sequence[Example]]]) -> Iterator[Finding
     if len(counts) > max(20, len(rows) // 2):
         message = f"{len(counts)} different labels in {len(rows)} rows: is the label column a text or a number?"
         yield Finding("warning", train, f"{message} --columns maps columns, --problem regression takes numbers")
+    yield from _alike(train, counts)
     rare = [name for name, count in counts.items() if count < RARE]
     if rare and len(rare) < len(counts):
         message = f"{len(rare)} labels have fewer than {RARE} rows: {listing(rare, 5)}"
@@ -115,6 +116,31 @@ def labels(splits: Sequence[tuple[Path, Sequence[Example]]]) -> Iterator[Finding
             yield Finding("error", file, f"label {name!r} is not in {train}", lines)
         if missing := counts.keys() - label_counts(others).keys():
             yield Finding("note", file, f"{len(missing)} labels of {train} do not occur: {listing(sorted(missing), 5)}")
+
+
+def _alike(file: Path, counts: Iterable[str]) -> Iterator[Finding]:
+    """Labels that people would call the same."""
+    groups: dict[str, list[str]] = {}
+    for name in counts:
+        try:
+            key = repr(float(name))
+        except ValueError:
+            key = " ".join(name.casefold().split())
+        groups.setdefault(key, []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            listed = listing(map(repr, sorted(names)), 5)
+            yield Finding("warning", file, f"{listed} are different labels as they stand; write them alike")
+
+
+def pairs(splits: Sequence[tuple[Path, Sequence[Example]]]) -> Iterator[Finding]:
+    """Files of which one has pairs of texts and another has not."""
+    train, rows = splits[0]
+    has_pairs = rows[0].pair is not None
+    for file, others in splits[1:]:
+        if others and (others[0].pair is not None) != has_pairs:
+            what = f"rows have {'one text' if has_pairs else 'pairs of texts'}, those of {train} have"
+            yield Finding("warning", file, f"{what} {'pairs of texts' if has_pairs else 'one text'}; --columns")
 
 
 def texts(file: Path, rows: Sequence[Example]) -> Iterator[Finding]:
@@ -190,7 +216,7 @@ def lengths(
     file: Path, rows: Sequence[Any], tokenizer: TextTokenizer, *, limit: int
 ) -> tuple[dict[str, float], list[Finding]]:
     """Tokens of the rows, special ones included, against `limit`; and how much of the text the vocabulary lacks."""
-    counts, unknown, total, marked = [], 0, 0, []
+    counts, unknown, total, marked, silent = [], 0, 0, [], []
     for row, parts in zip(rows, _parts(rows), strict=True):
         ids = tokenizer.encode_ids(list(parts))
         lacking = sum(part.count(tokenizer.unk_id) for part in ids)
@@ -199,6 +225,8 @@ def lengths(
         counts.append(size + len(ids) + 1 if not isinstance(row, TaggedExample) else size + 2)
         if lacking:
             marked.append(row.line)
+        if any(part.strip() and not found for part, found in zip(parts, ids, strict=True)):
+            silent.append(row.line)
     sizes = np.array(counts)
     asked = [row for row in rows if isinstance(row, Question)]
     room = limit - 3 - min(128, limit // 4)  # a window holds more of the text than two windows share
@@ -219,6 +247,9 @@ def lengths(
     if over:
         share = f"{len(over)} of {len(rows)} rows ({len(over) / len(rows):.1%}) are longer than {limit} tokens"
         found.append(Finding("warning", file, share, over))
+    if silent:
+        message = f"{len(silent)} rows have a text that the tokenizer makes nothing of: invisible characters?"
+        found.append(Finding("warning", file, message, tuple(silent)))
     if unknown > UNKNOWN_SHARE * max(total, 1):
         message = f"{unknown / total:.1%} of the pieces are [UNK]: this vocabulary does not suit the text"
         found.append(Finding("warning", file, message, tuple(marked)))

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from bertsmith.data.choices import read_choices
+from bertsmith.errors import InputError
 from tests.cli.run import assert_refused, bertsmith
 
 
@@ -210,3 +212,14 @@ def test_baselines_of_odd_training_rows(classifier_dir: Path, rows: Path, tmp_pa
     assert bertsmith(capsys, *words, one).code == 0
     other = write(tmp_path / "other.tsv", "text\tlabel\na\tcat\nb\tmouse\n")
     assert_refused(bertsmith(capsys, *words, other), r'other.tsv:3: field "label": unknown label "mouse"')
+
+
+def test_texts_alone_are_no_choices_and_an_unfinished_run_is_no_model(tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "rows.txt"
+    file.write_text("a b\nc d\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"rows\.txt: field \"choices\": found text; needed are `choices`"):
+        read_choices(file, labelled=False)
+    (tmp_path / "run" / "train").mkdir(parents=True)
+    outcome = bertsmith(capsys, "predict", tmp_path / "run", "--text", "a")
+    assert outcome.code == 2
+    assert "no model yet, its training has not ended; go on with the same command and --resume" in outcome.err

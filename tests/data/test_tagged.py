@@ -7,6 +7,8 @@ import pytest
 from bertsmith.data.tagged import read_tagged
 from bertsmith.errors import InputError
 
+CONLLU_ROW = "1\ta\ta\tDET\t_\t_\t0\troot\t_\t_\n"
+
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
@@ -49,11 +51,12 @@ def test_json_lines(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("a.jsonl", '{"tokens": ["a", "b"], "tags": ["O"]}\n', r'a\.jsonl:1: field "tags": has 1 tags for 2 tokens'),
-        ("a.jsonl", '{"tokens": "a b", "tags": ["O"]}\n', r'a\.jsonl:1: field "tokens": is of type str'),
+        ("a.jsonl", '{"tokens": "a b", "tags": ["O"]}\n', r'a\.jsonl:1: field "tokens": is a text; a list is needed'),
         ("a.jsonl", '{"tokens": [], "tags": []}\n', r'field "tokens": is empty'),
         ("a.conll", "word\n", r"a\.conll:1: has the word 'word' and no tag"),
         ("a.conll", "a\tO\nb\t \n", r'a\.conll:2: field "tags": is empty'),
         ("a.conllu", "1\ta\tb\n", r"a\.conllu:1: has 3 column\(s\); 10 are needed"),
+        ("a.conllu", CONLLU_ROW.replace("1\t", "x1\t", 1), r'a\.conllu:1: field "id": \'x1\' is no id'),
         ("a.conll", "\n\n", r"a\.conll: has no words"),
         ("a.tsv", "a\tO\n", r'the extension "\.tsv" is not supported'),
     ],

@@ -154,7 +154,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "no weights in it"),
     "config that is not JSON": (lambda d: (d / "config.json").write_text("{"), "config.json:1: not valid JSON"),
-    "no config": (lambda d: (d / "config.json").unlink(), "config.json: no such file"),
+    "no config": (lambda d: (d / "config.json").unlink(), "no config.json in it: not a model directory"),
 }  # fmt: skip
 
 

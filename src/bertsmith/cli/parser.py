@@ -23,6 +23,9 @@ from pydantic.fields import FieldInfo
 from bertsmith.config.options import Options
 from bertsmith.errors import InputError, nearest
 
+WRONG_NUMBER = r"Error parsing (\S+): .*?(INT|int\(\)|FLOAT|float|BOOL).*?(?:(?:from \[|: )'(.*?)'\]?$|$)"
+"""How tyro complains of a value: the flag, its type, what was given."""
+
 
 def parse(model: type[Options], words: list[str], *, prog: str, config: Path | None) -> Options:
     """Build the options of a verb from its words. Prints the help and exits with 0 for `--help`.
@@ -204,7 +207,7 @@ def plain_complaint(text: str, *, missing: Sequence[str]) -> str:
     if choice := re.match(r"invalid choice '(.*)' for argument '([^']+)'\. Expected one of \((.*)\)", text):
         names = choice[3].replace("'", "").rstrip(",")
         return f'field "{choice[2]}": {choice[1]!r} is none of {names}'
-    if wrong := re.match(r"Error parsing (\S+): .*?(INT|int\(\)|FLOAT|float|BOOL).*?(?:(?:from \[|: )'(.*?)'\]?$|$)", text):
+    if wrong := re.match(WRONG_NUMBER, text):
         kind = {"I": "a whole number", "F": "a number", "B": "true or false"}[wrong[2][0].upper()]
         given = "" if wrong[3] is None else f", not {wrong[3]!r}"
         return f'field "{wrong[1]}": expected {kind}{given}'

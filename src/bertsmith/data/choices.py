@@ -48,6 +48,9 @@ def read_choices(path: Path, *, columns: str | None = None, labelled: bool = Tru
         columns=columns,
         text_columns=("text", *NUMBERED, *OTHERS),
     )
+    if rows and not {"choices", *NUMBERED, *OTHERS} & rows[0].values.keys():
+        found = ", ".join(rows[0].values)
+        raise InputError(f"found {found}; needed are `choices`, or choice1, choice2, …", file=path, field="choices")
     examples, errors = [], ErrorCollector()
     for row in rows:
         try:

@@ -170,7 +170,7 @@ def fault(value: Any, *, is_text: bool) -> str:
     if value is None:
         return "is null"
     if is_text and not isinstance(value, str):
-        return f"is of type {type(value).__name__}, not a string"
+        return f"is {kind_of(value)}, not a string"
     if isinstance(value, float) and not math.isfinite(value):
         return f"is {value}; a finite number is needed"
     return "" if _is_encodable(value) else "has half of a surrogate pair, which is no character"
@@ -187,3 +187,16 @@ def _is_encodable(value: Any) -> bool:
 def shown(name: str) -> str:
     r"""A name quoted for a one-line message: escaped, and cut at 40 characters; `a\nb` -> `"a\nb"`."""
     return json.dumps(name if len(name) <= 40 else f"{name[:39]}…", ensure_ascii=False)
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON or Parquet is, for people: `{}` -> `an object`."""
+    kinds = {
+        dict: "an object",
+        list: "a list",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+    }
+    return "null" if value is None else kinds.get(type(value), f"of type {type(value).__name__}")

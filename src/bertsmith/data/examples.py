@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.config.finetune import Problem
+from bertsmith.data.columns import kind_of
 from bertsmith.data.text import Row, read_all_rows
 from bertsmith.errors import ErrorCollector, InputError
 
@@ -126,7 +127,7 @@ def _label(row: Row, *, is_score: bool, wanted: LabelFormat) -> Label:
 
 def _name(value: Any, place: dict[str, Any]) -> str:
     if isinstance(value, list | dict | None):
-        raise InputError(f"is {type(value).__name__}; a text or a number is needed", **place)
+        raise InputError(f"is {kind_of(value)}; a text or a number is needed", **place)
     name = str(value).strip()
     if not name:
         raise InputError("is empty", **place)

@@ -9,13 +9,14 @@ parts, and empty nodes (`8.1`) are skipped. JSON lines and Parquet have `tokens`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bertsmith.data.archives import TAGGED, check_files, format_of
-from bertsmith.data.columns import FLAG, SKIPPED
+from bertsmith.data.columns import FLAG, SKIPPED, kind_of
 from bertsmith.data.text import read_all_rows, read_lines
 from bertsmith.errors import ErrorCollector, InputError, listing
 
@@ -85,8 +86,11 @@ def _cells(path: Path, *, is_universal: bool) -> Iterator[tuple[int, list[str] |
             yield line, None
         else:
             cells = text.split("\t") if "\t" in text or is_universal else text.split()
-            if not (is_universal and not cells[0].isdigit() and ("-" in cells[0] or "." in cells[0])):
+            if not is_universal or cells[0].isdecimal():
                 yield line, cells
+            elif not re.fullmatch(r"\d+[-.]\d+", cells[0]):  # 3-4 is written as one, 3.1 is not written at all
+                message = f"{cells[0][:40]!r} is no id; a word has a number, as 3, 3-4 or 3.1"
+                raise InputError(message, file=path, line=line, field="id")
 
 
 def _places(columns: str | None, *, is_universal: bool) -> tuple[int, int, int | None]:
@@ -158,7 +162,7 @@ def _from_rows(path: Path, columns: str | None, *, labelled: bool) -> list[Tagge
 
 def _texts(value: Any, field: str, place: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise InputError(f"is of type {type(value).__name__}; a list is needed", **place, field=field)
+        raise InputError(f"is {kind_of(value)}; a list is needed", **place, field=field)
     texts = []
     for item in value:
         if isinstance(item, list | dict | None):

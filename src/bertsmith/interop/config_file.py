@@ -1,0 +1,63 @@
+"""`config.json` of a model directory, whoever wrote it: the shape of the network, and the classes that it names.
+
+Not here: what the families call things (`config.families`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bertsmith.config.encoder import EncoderConfig, shape_problem
+from bertsmith.config.families import FAMILIES, read_fields
+from bertsmith.errors import InputError, listing
+from bertsmith.files import read_json
+
+UNFINISHED = "no model yet, its training has not ended; go on with the same command and --resume"
+
+
+def architectures(path: Path) -> list[str]:
+    """The classes that `path/config.json` names; none if it names none."""
+    found = read_json(path / "config.json").get("architectures")
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def read_config(path: Path) -> EncoderConfig:
+    """The network's shape from `path/config.json`: one of `FAMILIES`, or ours. Raises `InputError` naming the field."""
+    file = path / "config.json"
+    if not file.is_file() and any(path.glob("*.index")):
+        raise InputError("a TensorFlow checkpoint; make a model of it first: bertsmith convert", file=path)
+    if not file.is_file():
+        is_unfinished = (path / "train").is_dir()
+        raise InputError(UNFINISHED if is_unfinished else "no config.json in it: not a model directory", file=path)
+    values = read_json(file)
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if not isinstance(kind, str) or kind not in (*FAMILIES, "bertsmith"):
+        raise InputError(
+            f"model_type is {kind!r}; expected one of: {listing([*FAMILIES, 'bertsmith'])}",
+            file=file,
+            field="model_type",
+        )
+    if values.get("position_embedding_type", "absolute") != "absolute":
+        raise InputError("only absolute positions are a BERT's", file=file, field="position_embedding_type")
+    if values.get("is_decoder"):
+        raise InputError("a decoder; an encoder is needed here", file=file, field="is_decoder")
+    return parse_config(values, file=file, family=None if kind == "bertsmith" else kind)
+
+
+def parse_config(values: dict[str, Any], *, file: Path, family: str | None = "bert") -> EncoderConfig:
+    """The fields of `values` that describe a shape; others are left alone. `family` None: they have our names."""
+    try:
+        if family is not None:
+            return EncoderConfig(**read_fields(values, family=family))
+        return EncoderConfig(
+            **{name: values[name] for name in EncoderConfig.model_fields if values.get(name) is not None}
+        )
+    except ValueError as error:
+        if isinstance(error, ValidationError):
+            field, message = shape_problem(error)
+        else:
+            field, message = str(error).split()[0], str(error)
+        raise InputError(message, file=file, field=field) from None

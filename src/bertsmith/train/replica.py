@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bertsmith.batch import Batch
 from bertsmith.models.bert import Bert
 from bertsmith.models.surgery import num_labels
-from bertsmith.tasks.base import Trainable, mean_losses
+from bertsmith.tasks.base import LossTerm, Trainable, mean_losses
 from bertsmith.train.distributed import Ranks
 
 
@@ -36,10 +36,12 @@ class StepLoss(nn.Module):
         """
         terms = self.task.loss(self.model, batch)
         loss = mean_losses(terms, counts)
-        figures = {
-            name: torch.stack([term.total.detach().double(), term.correct.double()]) for name, term in terms.items()
-        }
-        return loss if scale == 1.0 else loss * scale, figures
+        return loss if scale == 1.0 else loss * scale, figures_of(terms)
+
+
+def figures_of(terms: Mapping[str, LossTerm]) -> dict[str, Tensor]:
+    """By term `[2]`, float64: sum of the losses, number of right answers."""
+    return {name: torch.stack([term.total.detach().double(), term.correct.double()]) for name, term in terms.items()}
 
 
 def make_replica(model: Bert, task: Trainable, ranks: Ranks, *, fsdp: bool) -> nn.Module:

@@ -245,7 +245,8 @@ def _check_negatives(options: EmbedderOptions, rows: Sequence[SimilarityExample]
     anchors, positives = {row.texts[0] for row in rows}, {row.texts[-1] for row in rows if len(row.texts) < 3}
     if min(len(anchors), len(positives)) < 2 and not any(len(row.texts) > 2 for row in rows):
         raise InputError(
-            f"has {len(rows)} row(s), all alike; in-batch negatives need at least two different rows",
+            f"no two of its {len(rows)} row(s) differ in anchor and positive; in-batch negatives need at least two "
+            "different rows",
             file=options.train,
         )
     if options.batch_size == 1 and not options.mine:

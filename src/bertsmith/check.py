@@ -123,7 +123,7 @@ def _found(task: str, splits: Sequence[tuple[Path, Sequence[Any]]]) -> Iterator[
             yield from findings.choices(file, rows)
         elif task == "embed":
             yield from findings.similar(file, rows)
-        else:
+        elif task == "rerank":
             yield from findings.relevance(file, rows, is_training=file is splits[0][0])
 
 

@@ -64,8 +64,11 @@ def test_the_cache_gives_the_gradients_of_the_large_batch(encoder_dir: Path, mic
 def test_in_float32_they_agree_to_a_millionth(encoder_dir: Path) -> None:
     whole, _ = gradients(*setting(encoder_dir, micro_batch=32, dropout=0.0, dtype=torch.float32))
     parts, _ = gradients(*setting(encoder_dir, micro_batch=8, dropout=0.0, dtype=torch.float32))
-    for name, gradient in whole.items():
-        torch.testing.assert_close(parts[name], gradient, rtol=1e-5, atol=1e-6)
+    size, off = (
+        torch.stack([tensor.norm() for tensor in tensors]).norm()
+        for tensors in (whole.values(), [parts[name] - gradient for name, gradient in whole.items()])
+    )
+    assert float(off / size) < 1e-6
 
 
 @pytest.mark.parametrize("kind", ["pairs", "texts"])
@@ -88,5 +91,6 @@ def test_dropout_is_the_same_in_both_passes_and_goes_on_after_them(encoder_dir: 
 def test_without_the_cache_negatives_of_other_micro_batches_would_be_missing(encoder_dir: Path) -> None:
     model, task, step = setting(encoder_dir, micro_batch=8, dropout=0.0)
     _, cached = gradients(model, task, step)
-    apart = sum(float(task.loss(model, batch)["row"].total) for batch in step.batches)
+    with torch.no_grad():
+        apart = sum(float(task.loss(model, batch)["row"].total) for batch in step.batches)
     assert float(cached[0]) > apart + 1.0

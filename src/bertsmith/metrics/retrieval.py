@@ -6,7 +6,7 @@ of equal score stand in the reverse order of their numbers; a query without a re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +36,7 @@ def ranks_of(scores: np.ndarray, places: np.ndarray) -> np.ndarray:
     if len(places) > FEW:
         ranks = np.empty(len(values))
         ranks[np.lexsort((-np.arange(len(values)), -values))] = np.arange(1, len(values) + 1)
-        return ranks[places]
+        return np.asarray(ranks[places])
     chosen = values[places][:, None]
     ahead = (values > chosen) | ((values == chosen) & (np.arange(len(values)) > places[:, None]))
     return np.asarray(1.0 + ahead.sum(1))
@@ -75,7 +75,7 @@ def precision(ranking: Ranking, cutoff: int = CUTOFF) -> float:
 
 def ranking_table(rankings: Sequence[Ranking]) -> dict[str, np.ndarray]:
     """Each metric that is reported -> `[queries]`."""
-    functions = {
+    functions: dict[str, Callable[[Ranking], float]] = {
         f"ndcg@{CUTOFF}": ndcg,
         f"mrr@{CUTOFF}": reciprocal_rank,
         "map": average_precision,

@@ -81,7 +81,7 @@ class Coupled(Trainable, Protocol):
         ...
 
     def vectors(self, model: Bert, batch: Batch) -> Tensor:
-        """`[sequences, size]`, float32 or wider."""
+        """`[sequences, size]`, float32 or wider, in the order of the rows and their texts."""
         ...
 
     def vector_loss(self, vectors: Tensor, labels: Mapping[str, Tensor]) -> dict[str, LossTerm]:

@@ -25,7 +25,7 @@ from bertsmith.metrics.judgement import Judgement
 from bertsmith.models.bert import Bert
 from bertsmith.models.flops import encoder_flops
 from bertsmith.models.sentence import SentenceModules
-from bertsmith.tasks.base import Encoded, LossTerm, packed
+from bertsmith.tasks.base import Encoded, LossTerm
 from bertsmith.tasks.contrastive import added, cosine_loss, in_batch_loss, over_sizes
 from bertsmith.tasks.embedding import sentence_inputs
 from bertsmith.tasks.similarity import MEASURES, cosine_of, judge_vectors
@@ -129,16 +129,20 @@ class EmbedTask:
         return encoded
 
     def collate(self, inputs: Sequence[Encoded]) -> Batch:
-        """See `Task`. Labels `texts` `[rows]`, how many each has; `identity` `[sequences]`, int64, equal for equal
-        texts; `score` `[rows]`, float32, if there are scores.
+        """See `Task`. The sequences stand in order of length, as attention wants them. Labels `place` `[sequences]`,
+        where the texts of the rows, in order, stand among them; `texts` `[rows]`, how many each has; `identity`
+        `[sequences]`, int64, equal for equal texts; `score` `[rows]`, float32, if there are scores.
         """
+        sequences = [ids for encoded in inputs for ids in encoded.sequences]
+        order = np.argsort([len(ids) for ids in sequences], kind="stable")
         labels = {
+            "place": torch.from_numpy(np.argsort(order)),
             "texts": torch.tensor([len(encoded.sequences) for encoded in inputs]),
-            "identity": torch.tensor([_digest(ids) for encoded in inputs for ids in encoded.sequences]),
+            "identity": torch.tensor([_digest(ids) for ids in sequences]),
         }
         if all(encoded.label is not None for encoded in inputs):
             labels["score"] = torch.tensor([encoded.label for encoded in inputs], dtype=torch.float32)
-        return packed(inputs, labels)
+        return Batch.from_sequences([sequences[i] for i in order], labels=labels)
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """See `Trainable`."""
@@ -146,7 +150,7 @@ class EmbedTask:
 
     def vectors(self, model: Bert, batch: Batch) -> Tensor:
         """See `Coupled`."""
-        vectors = self.modules.vectors(model.encoder(batch), batch)
+        vectors = self.modules.vectors(model.encoder(batch), batch)[batch.labels["place"]]
         return vectors.float() if vectors.dtype.itemsize < 4 else vectors
 
     def vector_loss(self, vectors: Tensor, labels: Mapping[str, Tensor]) -> dict[str, LossTerm]:

@@ -79,7 +79,8 @@ def _judge_pairs(rows: Sequence[SimilarityExample], vectors: Mapping[str, Any], 
                 sources.append(start + offset)
         relevant.setdefault(row.texts[0], {})[corpus[row.texts[1]]] = None
     places = [np.array(list(relevant[row.texts[0]])) for row in rows]
-    tables, best = {}, np.zeros(0, int)
+    tables: dict[str, np.ndarray] = {}
+    best = np.zeros(0, int)
     for suffix, part in vectors.items():
         lengths_one = unit(part)
         rankings, found = _searched(rows, lengths_one[starts], lengths_one[sources], corpus=corpus, places=places)

@@ -69,7 +69,7 @@ def cached(
     labels = {name: torch.cat([batch.labels[name] for batch in batches]) for name in batches[0].labels}
     terms = task.vector_loss(vectors, labels)
     (gradient,) = torch.autograd.grad(mean_losses(terms, counts), vectors)
-    for batch, state, part in zip(batches, states, gradient.split([len(part) for part in parts]), strict=True):
+    for batch, state, part in zip(batches, states, torch.split(gradient, [len(part) for part in parts]), strict=True):
         set_random_states(state, ALONE)
         with products_in(dtype, model.device):
             backward((task.vectors(model, batch) * part).sum(), model)
@@ -77,6 +77,6 @@ def cached(
 
 
 def backward(loss: Tensor, model: Bert) -> None:
-    """`loss.backward()` under autocast: it takes forward's types."""
+    """Add the gradients of `loss`, outside of autocast: backward takes forward's types."""
     with torch.autocast(model.device.type, enabled=False):
-        loss.backward()
+        torch.autograd.backward(loss)

@@ -23,7 +23,6 @@ import logging
 import multiprocessing
 import os
 import random
-import resource
 import statistics
 import tempfile
 import time
@@ -90,6 +89,7 @@ def main() -> None:
     chosen = arguments.parse_args()
     logging.basicConfig(level=logging.WARNING)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     torch.set_num_threads(chosen.threads)
     chosen.data = Path(os.environ.get("BERTSMITH_DATA", "../shared/data"))
     if chosen.quick:
@@ -173,7 +173,8 @@ class Setting:
     def theirs(self, seed: int) -> dict[str, Any]:
         """One training with their trainer on the same rows, judged."""
         from datasets import Dataset
-        from sentence_transformers import cross_encoder, losses
+        from sentence_transformers import cross_encoder
+        from sentence_transformers.sentence_transformer import losses
 
         out = self.work / f"model-theirs-{seed}"
         with self.files["train"].open(encoding="utf-8") as stream:
@@ -323,7 +324,14 @@ def gradient(chosen: argparse.Namespace, micro_batch: int, batch: int, file: Pat
     accumulate(replica, model, task, step, counts={"row": batch}, dtype=torch.float32, scale=1.0)
     seconds = time.perf_counter() - started
     torch.save({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, file)
-    return {"seconds": seconds, "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    return {"seconds": seconds, "peak_gigabytes": peak_gigabytes()}
+
+
+def peak_gigabytes() -> float:
+    """The most memory that this process had; `getrusage` would count what its parent had before it was started."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(peak) / 2**20
 
 
 if __name__ == "__main__":

@@ -321,7 +321,7 @@ def gradient(chosen: argparse.Namespace, micro_batch: int, batch: int, file: Pat
     model = bundle.model.eval().requires_grad_(True)  # dropout draws other masks for other micro-batches
     started = time.perf_counter()
     replica = StepLoss(model, task)
-    accumulate(replica, model, task, step, counts={"row": batch}, dtype=torch.float32, scale=1.0)
+    accumulate(replica, model, task, step, counts={"row": batch}, dtype=torch.float32)
     seconds = time.perf_counter() - started
     torch.save({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, file)
     return {"seconds": seconds, "peak_gigabytes": peak_gigabytes()}

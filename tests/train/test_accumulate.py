@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bertsmith.bundle import load_bundle
 from bertsmith.data.loader import Loader, Position, Step
@@ -14,9 +17,10 @@ from bertsmith.data.similar import SimilarityExample
 from bertsmith.tasks.base import mean_losses
 from bertsmith.tasks.embed import EmbedTask
 from bertsmith.train.accumulate import accumulate
-from bertsmith.train.finetune import EncodedData
+from bertsmith.train.finetune import EncodedData, finetune
 from bertsmith.train.replica import StepLoss
 from tests.conftest import ENDINGS, OBJECTS, SUBJECTS
+from tests.tasks.examples import options
 
 
 def setting(
@@ -45,9 +49,7 @@ def setting(
 
 def gradients(model: Any, task: EmbedTask, step: Step) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     model.zero_grad()
-    (figures,) = accumulate(
-        StepLoss(model, task), model, task, step, counts={"row": 32}, dtype=torch.float32, scale=1.0
-    )
+    (figures,) = accumulate(StepLoss(model, task), model, task, step, counts={"row": 32}, dtype=torch.float32)
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}, figures["row"]
 
 
@@ -94,3 +96,23 @@ def test_without_the_cache_negatives_of_other_micro_batches_would_be_missing(enc
     with torch.no_grad():
         apart = sum(float(task.loss(model, batch)["row"].total) for batch in step.batches)
     assert float(cached[0]) > apart + 1.0
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_would_have_trained(encoder_dir: Path, tmp_path: Path) -> None:
+    """Batches of 7 of 29 rows in micro-batches of 2: parts of 4 and 3 rows, and a last step of one row and fillers."""
+    flags = {"batch_size": 7, "micro_batch": 2, "dropout": 0.0, "dev": None, "steps": 9, "threads": 1}
+    alone = options("embed", encoder_dir, tmp_path / "one", **flags)
+    alone.train.write_text("\n".join(alone.train.read_text().splitlines()[:30]) + "\n")
+    finetune(alone)
+    given = alone.model_copy(update={"out": tmp_path / "two" / "model"}).model_dump(mode="json", exclude_defaults=True)
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "bertsmith", "finetune", "embed", *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    one, two = (load_file(out / "model.safetensors") for out in (alone.out, tmp_path / "two/model"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
+    before = load_file(encoder_dir / "model.safetensors")["bert.encoder.layer.0.output.dense.weight"]
+    assert float((one["encoder.layer.0.output.dense.weight"] - before).abs().max()) > 1e-3

@@ -94,9 +94,8 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
         return finished
     bundle = load_bundle(resolve(options.model))
     task, training, dev = load_rows(options, bundle, device=ranks.device)
-    if isinstance(task, EmbedTask) and task.couples and ranks.world_size > 1:
-        fix = "start it without torchrun; --micro-batch takes large batches in little memory"
-        raise InputError(f"in-batch negatives must meet in one process; {fix}", field="--batch-size")
+    if options.fsdp and isinstance(task, EmbedTask) and task.couples:
+        raise InputError("in-batch negatives need whole weights in each process; leave it out", field="--fsdp")
     torch.manual_seed(options.seed)
     model, fresh = starting_model(options, bundle, task, training.rows)
     rate = options.learning_rate or suitable_rate(model)

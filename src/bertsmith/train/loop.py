@@ -282,9 +282,7 @@ def optimizer_step(run: Run, step: Step, figures: Figures, *, flags: Flags | Non
     assert replica is not None
     share, agreed = agree(run, step, flags or Flags())
     run.model.zero_grad(set_to_none=True)
-    found = accumulate(
-        replica, run.model, run.task, step, counts=share.counts, dtype=plan.dtype, scale=float(run.ranks.world_size)
-    )
+    found = accumulate(replica, run.model, run.task, step, counts=share.counts, dtype=plan.dtype, ranks=run.ranks)
     norm = clip_gradients(run.model, plan.clip)
     # The one wait for the device: the guard needs the norm before the update, and the figures come along.
     sums = [torch.stack([terms[name] for terms in found]).sum(0) for name in share.counts] if found else []

@@ -146,23 +146,13 @@ def compare(name: str, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     for ours, theirs, what in (("ours", "theirs", "same settings"), ("ours_own", "their_own", "own defaults")):
         mine, peers = ([cell[metric] for cell in cells[kind]] for kind in (ours, theirs))
         means = statistics.mean(mine), statistics.mean(peers)
-        line = (
-            row(f"{name}, {what}, {metric}", "Trainer", *means, "share")
-            if means[1]
-            else _zero(name, what, metric, means)
-        )
+        line = row(f"{name}, {what}, {metric}", "Trainer", *means, "share")
         rows.append(line | {"ours_std": _spread(mine), "peer_std": _spread(peers)})
     for kind, what in (("theirs", "Trainer, padded to the longest"), ("grouped", "Trainer, grouped by length")):
         speeds = [statistics.median(cell["examples_per_second"] for cell in cells[side]) for side in ("ours", kind)]
         spread = {"ours_std": 0.0, "peer_std": 0.0}
         rows.append(row(f"{name}, training", what, *speeds, "examples/s") | spread)
     return rows
-
-
-def _zero(name: str, what: str, metric: str, means: tuple[float, float]) -> dict[str, Any]:
-    """A comparison with a peer that scored nothing has no ratio."""
-    case = {"case": f"{name}, {what}, {metric}", "peer": "Trainer", "ours_value": means[0], "peer_value": means[1]}
-    return {**case, "ratio": None, "unit": "share"}
 
 
 def _spread(values: Sequence[float]) -> float:

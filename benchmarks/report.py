@@ -22,8 +22,9 @@ def finish(name: str, rows: Sequence[dict[str, Any]], *, more_versions: dict[str
 def row(
     case: str, peer: str, ours: float, theirs: float, unit: str, *, lower_is_better: bool = False
 ) -> dict[str, Any]:
-    """One comparison."""
-    ratio = theirs / ours if lower_is_better else ours / theirs
+    """One comparison; beside a side that scored nothing there is no ratio."""
+    above, below = (theirs, ours) if lower_is_better else (ours, theirs)
+    ratio = above / below if below else None
     return {"case": case, "peer": peer, "ours_value": ours, "peer_value": theirs, "ratio": ratio, "unit": unit}
 
 

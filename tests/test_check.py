@@ -137,3 +137,43 @@ def test_texts_of_which_the_tokenizer_makes_nothing_are_told(
     train = write(tmp_path / "train.tsv", labelled(("the cat", "x"), ("\u200b\u200b", "y"), ("a dog", "y")))
     outcome = bertsmith(capsys, "check", train, "--model", encoder_dir)
     assert "train.tsv:3: warning: 1 rows have a text that the tokenizer makes nothing of" in outcome.out
+
+
+def test_pairs_and_triplets_are_those_of_an_embedder(encoder_dir: Path, tmp_path: Path) -> None:
+    rows = [f"anchor {i}\tthe same\tother {i}" for i in range(24)] + ["twin\ttwin\tno", "anchor 3\tthe same\tother 3"]
+    train = write(tmp_path / "a.tsv", "anchor\tpositive\tnegative\n" + "\n".join(rows) + "\n")
+    dev = write(tmp_path / "b.tsv", "anchor\tpositive\nanchor 9\tthe same\nnew\t" + "the cat " * 60 + "\n")
+    found = check(CheckOptions(files=(train, dev), model=str(encoder_dir)))
+    assert found["task"] == "embed"
+    assert found["files"][str(train)] | {"kind": "pairs", "anchors": 25, "negatives": 26} == found["files"][str(train)]
+    for line in (
+        "a.tsv:26: warning: 1 rows have the anchor as its positive",
+        "a.tsv:27: warning: 1 rows repeat an earlier one",
+        "note: 'the same' is the positive of 25 of 26 rows",
+        "b.tsv:3: warning: 1 of 2 rows (50.0%) are longer than 64 tokens",
+    ):
+        assert any(line in finding for kind in ("warnings", "notes") for finding in found[kind]), line
+    assert found["command"].startswith("bertsmith finetune embed --model")
+    assert "--long-docs truncate" in found["command"]
+
+
+def test_scores_of_an_embedder_need_their_range(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", "text_a,text_b,score\na,b,4\nc,d,1\n")
+    assert check(CheckOptions(files=(file,)))["task"] == "classify", "as a regression they are learnt too"
+    found = check(CheckOptions(files=(file,), task="embed"))
+    assert "is 4, outside of -1 to 1; give --score-range" in found["errors"][0]
+    found = check(CheckOptions(files=(file,), task="embed", score_range="0,5"))
+    assert found["files"][str(file)]["scores"] == pytest.approx({"lowest": 0.2, "mean": 0.5, "highest": 0.8})
+    assert "--score-range 0,5" in found["command"]
+    same = write(tmp_path / "b.csv", "text_a,text_b,score\na,b,1\nc,d,1\n")
+    assert "all 2 rows have the same score" in check(CheckOptions(files=(same,), task="embed"))["errors"][0]
+
+
+def test_queries_of_a_reranker_are_counted(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.tsv", "query\tpassage\tlabel\nq\ta\t1\nq\tb\t0\nr\tc\t0\nr\td\t0\n")
+    found = check(CheckOptions(files=(file,), task="rerank"))
+    assert found["files"][str(file)] == {"rows": 4, "queries": 2, "relevant": 1, "others": 3}
+    assert any("a.tsv:4: note: 1 queries have no relevant text" in line for line in found["notes"])
+    positives = write(tmp_path / "b.tsv", "query\tpositive\nq\ta\n")
+    found = check(CheckOptions(files=(positives,), task="rerank"))
+    assert any("--mine N --mine-with DIR finds negatives" in line for line in found["warnings"])

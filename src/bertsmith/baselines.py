@@ -3,6 +3,8 @@
 classify   the commonest label; TF-IDF with a logistic regression (of numbers: the mean; TF-IDF with a ridge regression)
 tag        each word's commonest tag in training, of a new word the commonest of all
 choice     the choice that shares the most TF-IDF weight with the text
+embed      cosines of TF-IDF
+rerank     the commonest label; a logistic regression on the cosine of TF-IDF
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ from bertsmith.metrics.tagging import judge_entities, judge_tags
 from bertsmith.tasks.base import Task
 from bertsmith.tasks.choice import ChoiceTask
 from bertsmith.tasks.classify import ClassifyTask
+from bertsmith.tasks.embed import EmbedTask
+from bertsmith.tasks.relevance import RELEVANT, is_listwise, judge_lists, judge_relevance
+from bertsmith.tasks.rerank import RerankTask
+from bertsmith.tasks.similarity import cosine_of, judge_vectors
 from bertsmith.tasks.tag import TagTask
 
 
@@ -37,6 +43,12 @@ def baseline_metrics(task: Task, train: Sequence[Any], test: Sequence[Any]) -> d
         found = {"word_majority": _tag(task, train, test)}
     elif isinstance(task, ChoiceTask):
         found = {"tfidf": _choice(train, test)}
+    elif isinstance(task, EmbedTask):
+        words = _words([text for row in train for text in row.texts])
+        vectors = words.transform([text for row in test for text in row.texts])
+        found = {"tfidf": judge_vectors(test, {"": vectors})}
+    elif isinstance(task, RerankTask):
+        found = _rerank(train, test)
     else:
         found = {}
     return {
@@ -51,12 +63,7 @@ def _classify(task: ClassifyTask, train: Sequence[Example], test: Sequence[Examp
     texts, heldout = ([" ".join(row.content) for row in rows] for rows in (train, test))
     numbers = {label: i for i, label in enumerate(task.labels)}
     _refuse_unknown(task, train)
-    # scikit-learn's words, and single Chinese characters
-    words = TfidfVectorizer(sublinear_tf=True, token_pattern="[\u3400-\u9fff]|[^\\W\u3400-\u9fff]{2,}")
-    try:
-        words.fit(texts)
-    except ValueError:  # no word of two letters in all the texts
-        words = TfidfVectorizer(analyzer="char").fit([*texts, "."])
+    words = _words(texts)
     features, seen = words.transform(texts), words.transform(heldout)
     if task.problem == "regression":
         scores, truth = (np.array([float(row.label) for row in rows]) for rows in (train, test))  # type: ignore[arg-type]
@@ -83,6 +90,15 @@ def _classify(task: ClassifyTask, train: Sequence[Example], test: Sequence[Examp
         "majority": judge_classes(truth, commonest, task.labels),
         "tfidf": judge_classes(truth, probabilities, task.labels),
     }
+
+
+def _words(texts: Sequence[str]) -> TfidfVectorizer:
+    """TF-IDF of scikit-learn's words, and single Chinese characters."""
+    words = TfidfVectorizer(sublinear_tf=True, token_pattern="[\u3400-\u9fff]|[^\\W\u3400-\u9fff]{2,}")
+    try:
+        return words.fit(texts)
+    except ValueError:  # no word of two letters in all the texts
+        return TfidfVectorizer(analyzer="char").fit([*texts, "."])
 
 
 def _refuse_unknown(task: ClassifyTask, rows: Sequence[Example]) -> None:
@@ -117,6 +133,22 @@ def _tag(task: TagTask, train: Sequence[TaggedExample], test: Sequence[TaggedExa
     if task.scheme == "none":
         return judge_tags(truth, answers, sure, task.labels)
     return judge_entities(truth, answers, sure)
+
+
+def _rerank(train: Sequence[Example], test: Sequence[Example]) -> dict[str, Judgement]:
+    words = _words([text for row in train for text in row.content])
+
+    def cosines(rows: Sequence[Example]) -> np.ndarray:
+        return cosine_of(*(words.transform([row.content[i] for row in rows]) for i in (0, 1)))[:, None]
+
+    labels = np.array([float(row.label) >= RELEVANT for row in train])  # type: ignore[arg-type]
+    common = np.full(len(test), float(labels.mean() >= 0.5))
+    judge = judge_lists if is_listwise(test) else judge_relevance
+    found = {"majority": judge(test, common)}
+    if labels.any() and not labels.all():
+        logistic = LogisticRegression(max_iter=1000, C=10.0).fit(cosines(train), labels)
+        found["tfidf"] = judge(test, logistic.predict_proba(cosines(test))[:, 1])
+    return found
 
 
 def _choice(train: Sequence[ChoiceExample], test: Sequence[ChoiceExample]) -> Judgement:

@@ -30,7 +30,12 @@ from bertsmith.files import MANIFEST, read_json, read_manifest, to_json, write_f
 from bertsmith.interop import families
 from bertsmith.interop.config_file import architectures, read_config
 from bertsmith.interop.keymap import Rule, their_names, to_ours, to_theirs
-from bertsmith.interop.sentence_transformers import read_sentence_modules, write_sentence_modules
+from bertsmith.interop.sentence_transformers import (
+    SIGMOIDS,
+    is_cross_encoder,
+    read_sentence_modules,
+    write_sentence_modules,
+)
 from bertsmith.interop.weights import WEIGHTS, read_weights, weights_file
 from bertsmith.metrics.tagging import known_scheme
 from bertsmith.models.bert import Bert
@@ -93,13 +98,15 @@ def write_bundle(
         config["problem_type"] = next(
             name for name, ours in PROBLEM_TYPES.items() if ours == task.get("problem", "single")
         )
+    if task["name"] == "rerank":
+        config["sentence_transformers"] = {"activation_fn": SIGMOIDS[0]}
     tokenizer.save(directory)
     write_file(directory / "config.json", to_json(config))
     write_file(directory / WEIGHTS, save(state, metadata={"format": "pt"}))
     if sentence is not None:
         write_sentence_modules(directory, sentence, hidden_size=model.config.hidden_size)
-    is_embedder = sentence is not None
-    write_file(directory / CARD, model_card(card, model, labels=labels, is_embedder=is_embedder))
+    kinds = {"is_embedder": sentence is not None, "is_reranker": task["name"] == "rerank"}
+    write_file(directory / CARD, model_card(card, model, labels=labels, **kinds))
     content = {"kind": "model", "version": 1, "task": task, "data": card.data, "provenance": provenance}
     write_manifest(directory, content, exclude=("train", CARD))
 
@@ -165,6 +172,8 @@ def read_bundle(path: Path, *, tokenizer: TextTokenizer | None = None) -> Bundle
     model, unknown = read_model(path)
     tokenizer = tokenizer or load_tokenizer(path)
     task = manifest.get("task") or known_task(path, model)
+    if task["name"] is None and (sentence or problem) is not None:
+        task = {"name": "embed", "long_docs": "truncate"}
     return Bundle(
         path=path,
         model=model,
@@ -250,8 +259,8 @@ def check_vocabulary(model: Bert, tokenizer: TextTokenizer, *, path: Path) -> No
 def known_task(path: Path, model: Bert) -> dict[str, Any]:
     """The task that `config.json` of another library tells, as far as `predict` can follow it.
 
-    A sequence classifier with its labels and `problem_type`, a token classifier with its tags, whose scheme is read off
-    their names, a model for questions, one for multiple choice.
+    A sequence classifier with its labels and `problem_type`, a `CrossEncoder` of one label, a token classifier with its
+    tags, whose scheme is read off their names, a model for questions, one for multiple choice.
     """
     config = read_json(path / "config.json")
     names = config.get("id2label") if isinstance(config.get("id2label"), dict) else {}
@@ -278,6 +287,8 @@ def known_task(path: Path, model: Bert) -> dict[str, Any]:
             "scheme": known_scheme(labels),
             "constrained": False,
         }
+    if len(labels) == 1 and is_cross_encoder(path):
+        return {"name": "rerank", "labels": ["score"], "max_length": positions}
     kind = PROBLEM_TYPES[problem] if problem is not None else "regression" if len(labels) == 1 else "single"
     return {"name": "classify", "labels": labels, "max_length": positions, "problem": kind}
 

@@ -41,7 +41,9 @@ def licence_of(directory: Path) -> str:
     return named[1] if named else "other"
 
 
-def model_card(card: Card, model: Bert, *, labels: list[str], is_embedder: bool) -> str:
+def model_card(
+    card: Card, model: Bert, *, labels: list[str], is_embedder: bool = False, is_reranker: bool = False
+) -> str:
     """Markdown: what the model is, from what, data, figures, how to load it here and elsewhere."""
     config = model.config
     heads = ", ".join(model.heads) or "none"
@@ -70,7 +72,7 @@ Data: {card.data}
 
 ## How to load it
 
-{usage(model, labels=labels, is_embedder=is_embedder)}
+{usage(model, labels=labels, is_embedder=is_embedder, is_reranker=is_reranker)}
 
 ## Licence
 
@@ -87,11 +89,11 @@ def figures_table(figures: Mapping[str, Any]) -> str:
     return f"| figure | value |\n|---|---|\n{rows}"
 
 
-def usage(model: Bert, *, labels: list[str], is_embedder: bool) -> str:
-    """Code that loads the directory in bertsmith, transformers and, of embedders, sentence-transformers."""
+def usage(model: Bert, *, labels: list[str], is_embedder: bool, is_reranker: bool) -> str:
+    """Code that loads the directory in bertsmith, transformers and sentence-transformers."""
     call = 'model.embed(["a text"])' if is_embedder else 'model.hidden_states(["a text"])'
     if labels and model.classifier is not None:
-        call = 'model.predict(["a text"])'
+        call = 'model.predict(["a query"], pairs=["a text"])' if is_reranker else 'model.predict(["a text"])'
     elif model.masked_lm is not None:
         call = 'model.fill("a text with a [MASK]")'
     here = f'```python\nimport bertsmith\n\nmodel = bertsmith.load("DIR")\n{call}\n```'
@@ -109,10 +111,13 @@ def usage(model: Bert, *, labels: list[str], is_embedder: bool) -> str:
         f"```python\nfrom transformers import AutoTokenizer, {auto}\n\n"
         f'model, tokenizer = {auto}.from_pretrained("DIR"), AutoTokenizer.from_pretrained("DIR")\n```'
     )
-    sentences = (
-        '```python\nfrom sentence_transformers import SentenceTransformer\n\nmodel = SentenceTransformer("DIR")\n```'
+    kind = "CrossEncoder" if is_reranker else "SentenceTransformer"
+    sentences = f'```python\nfrom sentence_transformers import {kind}\n\nmodel = {kind}("DIR")\n```'
+    note = (
+        ""
+        if is_embedder or is_reranker
+        else "\n\nsentence-transformers takes it with mean pooling, which it was not trained for."
     )
-    note = "" if is_embedder else "\n\nsentence-transformers takes it with mean pooling, which it was not trained for."
     return "\n\n".join([here, there, sentences]) + note
 
 

@@ -13,19 +13,33 @@ import numpy as np
 from bertsmith import findings
 from bertsmith.bundle import Bundle, load_bundle, resolve
 from bertsmith.config.check import CheckOptions, TaskName
-from bertsmith.config.finetune import ChoiceOptions, ClassifyOptions, FinetuneOptions, QaOptions, TagOptions
+from bertsmith.config.finetune import (
+    ChoiceOptions,
+    ClassifyOptions,
+    EmbedderOptions,
+    FinetuneOptions,
+    QaOptions,
+    RerankerOptions,
+    TagOptions,
+)
 from bertsmith.data.archives import TAGGED, format_of
 from bertsmith.data.text import read_rows
 from bertsmith.errors import InputError, InputErrors
 from bertsmith.findings import Finding
 from bertsmith.tasks.known import read_training
+from bertsmith.tasks.relevance import RELEVANT
 
 OPTIONS: dict[str, type[FinetuneOptions]] = {
     "classify": ClassifyOptions,
     "tag": TagOptions,
     "qa": QaOptions,
     "choice": ChoiceOptions,
+    "embed": EmbedderOptions,
+    "rerank": RerankerOptions,
 }
+
+
+SIMILARITY = ("embed", "rerank")
 
 
 def check(options: CheckOptions) -> dict[str, Any]:
@@ -66,7 +80,7 @@ def guessed_task(file: Path) -> TaskName:
         return "tag"
     if extension == ".json":
         return "qa"
-    names = ("tokens|words", "question", "context", "choices|options", "choice1", "text|sentence", "text_a")
+    names = ("tokens|words", "question", "context", "choices|options", "choice1", "text|sentence", "text_a", "positive")
     try:
         first = next(iter(read_rows(file, required=(), optional=names, text_columns=())), None)
     except InputError:
@@ -76,12 +90,16 @@ def guessed_task(file: Path) -> TaskName:
         return "tag"
     if "choices" in values or "choice1" in values:
         return "choice"
+    if "positive" in values:
+        return "embed"
     return "qa" if {"question", "context"} <= values.keys() else "classify"
 
 
 def _as_training(options: CheckOptions, task: str, file: Path) -> FinetuneOptions:
     """The options with which `finetune` would read `file`."""
-    special = {"problem": options.problem, "separator": options.separator} if task == "classify" else {}
+    special: dict[str, Any] = {"problem": options.problem, "separator": options.separator} if task == "classify" else {}
+    if task in SIMILARITY:
+        special = {"score_range": options.score_range}
     base = {"model": options.model or "", "train": file, "out": Path("out"), "columns": options.columns}
     return OPTIONS[task](**base, **special)
 
@@ -104,11 +122,22 @@ def _found(task: str, splits: Sequence[tuple[Path, Sequence[Any]]]) -> Iterator[
             yield from findings.answers(file, rows, is_training=file is splits[0][0])
         elif task == "choice":
             yield from findings.choices(file, rows)
+        elif task == "embed":
+            yield from findings.similar(file, rows)
+        elif task == "rerank":
+            yield from findings.relevance(file, rows, is_training=file is splits[0][0])
 
 
 def _contents(task: str, rows: Sequence[Any]) -> dict[str, Any]:
-    """What the rows hold: labels with their numbers, or the range of scores; words; answers."""
-    if task == "classify":
+    """What the rows hold: labels with their numbers, or the range of scores; words; answers; texts."""
+    if task == "embed" and rows[0].kind != "scores":
+        anchors = len({row.texts[0] for row in rows})
+        negatives = sum(max(len(row.texts) - 2, 0) for row in rows)
+        return {"kind": rows[0].kind, "anchors": anchors, "negatives": negatives}
+    if task == "rerank":
+        relevant = sum(row.label >= RELEVANT for row in rows)
+        return {"queries": len({row.text for row in rows}), "relevant": relevant, "others": len(rows) - relevant}
+    if task in ("classify", "embed"):
         counts = findings.label_counts(rows)
         if counts:
             return {"labels": dict(counts.most_common(30))}
@@ -135,14 +164,14 @@ def command(
     words = ["bertsmith", "finetune", task, "--model", options.model or "MODEL", "--train", str(options.files[0])]
     if len(splits) > 1:
         words += ["--dev", str(options.files[1])]
-    for name in ("columns", "max_length", "separator"):
+    for name in ("columns", "max_length", "separator", "score_range"):
         value = getattr(options, name)
         if value is not None:
             words += ["--" + name.replace("_", "-"), str(value)]
     if task == "classify" and options.problem != "auto":
         words += ["--problem", options.problem]
     if bundle is not None and any("longer than" in finding.message for finding in found):
-        words += {"classify": ["--long-docs", "window"], "choice": ["--long-docs", "truncate"]}.get(task, [])
+        words += ["--long-docs", "window" if task == "classify" else "truncate"] if task not in ("tag", "qa") else []
     if task == "classify" and any("--class-weights" in finding.message for finding in found):
         words += ["--class-weights", "auto"]
     name = options.files[0].name.split(".")[0]

@@ -14,9 +14,11 @@ from bertsmith.data.archives import format_of
 from bertsmith.data.choices import ChoiceExample
 from bertsmith.data.examples import Example
 from bertsmith.data.questions import Question
+from bertsmith.data.similar import SimilarityExample
 from bertsmith.data.tagged import TaggedExample
 from bertsmith.errors import listing
 from bertsmith.tasks.chain import allowed, scheme_of
+from bertsmith.tasks.relevance import RELEVANT
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 MOST_LINES = 5
@@ -212,6 +214,36 @@ def choices(file: Path, rows: Sequence[ChoiceExample]) -> Iterator[Finding]:
         yield Finding("warning", file, f"{len(twice)} rows offer the same choice twice", twice)
 
 
+def similar(file: Path, rows: Sequence[SimilarityExample]) -> Iterator[Finding]:
+    """Anchors that are their own positive, texts that are the positive of many, and scores that hardly differ."""
+    kind = rows[0].kind
+    if kind == "scores":
+        if len({row.score for row in rows}) == 1:
+            yield Finding("error", file, f"all {len(rows)} rows have the same score")
+        return
+    if kind == "texts":
+        return
+    same = tuple(row.line for row in rows if row.texts[0] == row.texts[1])
+    if same:
+        yield Finding("warning", file, f"{len(same)} rows have the anchor as its positive; nothing is learnt", same)
+    text, times = Counter(row.texts[1] for row in rows).most_common(1)[0]
+    if len(rows) >= 20 and times > len(rows) / 10:
+        message = f"{text[:40]!r} is the positive of {times} of {len(rows)} rows: in a batch it is no negative of them"
+        yield Finding("note", file, message)
+
+
+def relevance(file: Path, rows: Sequence[Example], *, is_training: bool) -> Iterator[Finding]:
+    """Whether there is something to tell apart, overall and for each query."""
+    if is_training and len({row.label for row in rows}) == 1:
+        message = f"all {len(rows)} rows have the label {rows[0].label}; --mine N --mine-with DIR finds negatives"
+        yield Finding("warning", file, message)
+    known = {row.text for row in rows if isinstance(row.label, float) and row.label >= RELEVANT}
+    without = [row.line for row in rows if row.text not in known]
+    if without and known:
+        share = len({row.text for row in rows} - known)
+        yield Finding("note", file, f"{share} queries have no relevant text", tuple(dict.fromkeys(without)))
+
+
 def lengths(
     file: Path, rows: Sequence[Any], tokenizer: TextTokenizer, *, limit: int
 ) -> tuple[dict[str, float], list[Finding]]:
@@ -275,7 +307,9 @@ def _names(label: Any) -> tuple[str, ...]:
 def _parts(rows: Sequence[Any]) -> Iterator[tuple[str, ...]]:
     """The texts of each row that enter one sequence; of multiple choice those with the longest choice."""
     for row in rows:
-        if isinstance(row, ChoiceExample):
+        if isinstance(row, SimilarityExample):
+            yield (max(row.texts, key=len),)
+        elif isinstance(row, ChoiceExample):
             yield row.text, max(row.choices, key=len)
         elif isinstance(row, Example):
             yield (row.text,) if row.pair is None else (row.text, row.pair)

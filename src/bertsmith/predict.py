@@ -17,17 +17,22 @@ from bertsmith.config.inference import FillOptions, ModelOptions, PredictOptions
 from bertsmith.data.choices import ChoiceExample
 from bertsmith.data.examples import Example
 from bertsmith.data.questions import Question
+from bertsmith.data.similar import SimilarityExample
 from bertsmith.errors import InputError
 from bertsmith.models.encoder import Encoder
 from bertsmith.nn.attention import ReferenceAttention
 from bertsmith.runtime import choose_device, set_threads
 from bertsmith.tasks.base import Task
 from bertsmith.tasks.classify import ClassifyTask
+from bertsmith.tasks.embed import EmbedTask
 from bertsmith.tasks.embedding import embed_texts
 from bertsmith.tasks.inference import BATCH_TOKENS, results
-from bertsmith.tasks.known import TASKS, check_segments, task_from_manifest
+from bertsmith.tasks.known import TASKS, check_segments, task_of
+from bertsmith.tasks.rerank import RerankTask
 from bertsmith.tasks.tag import TagTask
-from bertsmith.tokenizer.text_tokenizer import TextTokenizer
+
+PAIRED = ("classify", "embed", "rerank")
+"""Tasks that take a pair of texts."""
 
 
 class Model:
@@ -54,7 +59,8 @@ class Model:
 
         `[{"label": "positive", "score": 0.98}]` of a classifier, whose texts may have `pairs`. A tagger gives a list of
         entities a text; a model for questions an answer to each of `questions`, found in its text; multiple choice
-        the best of each text's `choices`. Raises `InputError` without a task, and for what the task cannot take.
+        the best of each text's `choices`; an embedder the cosine of a text and its pair, or the vector of a text
+        alone; a reranker how relevant the pair is. Raises `InputError` without a task, and for what it cannot take.
         """
         place, count = Path("texts"), len(_listed(texts))
         for name, given in (("pairs", pairs), ("questions", questions), ("choices", choices)):
@@ -88,11 +94,16 @@ class Model:
         given = {"pair": pair, "question": question, "choices": choices}
         needed = {"qa": "question", "choice": "choices"}.get(task.name)
         for name, value in given.items():
-            if value is not None and name != needed and not (name == "pair" and task.name == "classify"):
+            if value is not None and name != needed and not (name == "pair" and task.name in PAIRED):
                 raise InputError(f"a model for {task.name} has no use for it", field=f"--{name}")
         if isinstance(task, TagTask):
             return task.row_of(text, file=file, line=line)
-        if isinstance(task, ClassifyTask):
+        if isinstance(task, EmbedTask):
+            texts = (text,) if pair is None else (text, pair)
+            return SimilarityExample(file, line, "texts" if pair is None else "scores", texts)
+        if isinstance(task, RerankTask) and pair is None:
+            raise InputError("a model for rerank needs it: how relevant is it to --text?", field="--pair")
+        if isinstance(task, ClassifyTask | RerankTask):
             return Example(file, line, text, pair, None)
         if needed is not None and given[needed] is None:
             raise InputError(f"a model for {task.name} needs it", field=f"--{needed}")
@@ -122,7 +133,7 @@ class Model:
                 f"({', '.join(TASKS)})",
                 file=self.bundle.path,
             )
-        return task_from_manifest(stored, path=self.bundle.path)
+        return task_of(self.bundle)
 
     def embed(
         self,
@@ -256,7 +267,7 @@ class Model:
                     {
                         "token": tokenizer.token(number),
                         "score": score,
-                        "text": _put_in(text, place, number, tokenizer=tokenizer),
+                        "text": tokenizer.put_in(text, place, number),
                     }
                     for number, score in zip(chosen, values, strict=True)
                 ]
@@ -331,12 +342,3 @@ def _listed(texts: Sequence[str]) -> list[str]:
 
 def _head_mask(values: Any) -> Tensor | None:
     return None if values is None else torch.as_tensor(values, dtype=torch.float32)
-
-
-def _put_in(text: str, place: int, number: int, *, tokenizer: TextTokenizer) -> str:
-    """`"a [MASK] b [MASK]"`, 1, id of `c` -> `"a [MASK] b c"`; a piece inside of words joins the text before it."""
-    mask = tokenizer.special_tokens["mask_token"]
-    parts = text.split(mask)
-    before, after = mask.join(parts[: place + 1]), mask.join(parts[place + 1 :])
-    piece, word = tokenizer.token(number), tokenizer.word(number)
-    return (before if tokenizer.begins_word(piece) else before.rstrip()) + word + after

@@ -6,7 +6,15 @@ import json
 import random
 from pathlib import Path
 
-from bertsmith.config.finetune import ChoiceOptions, ClassifyOptions, FinetuneOptions, QaOptions, TagOptions
+from bertsmith.config.finetune import (
+    ChoiceOptions,
+    ClassifyOptions,
+    EmbedderOptions,
+    FinetuneOptions,
+    QaOptions,
+    RerankerOptions,
+    TagOptions,
+)
 from tests.conftest import OBJECTS, SUBJECTS, VERBS
 
 ANIMALS = {"cat": "PET", "dog": "PET", "bird": "WILD", "fish": "WILD"}
@@ -18,15 +26,34 @@ OPTIONS: dict[str, type[FinetuneOptions]] = {
     "tag": TagOptions,
     "qa": QaOptions,
     "choice": ChoiceOptions,
+    "embed": EmbedderOptions,
+    "scores": EmbedderOptions,
+    "rerank": RerankerOptions,
 }
 
-SUFFIX = {"classify": "tsv", "multi": "jsonl", "regression": "csv", "tag": "conll", "qa": "jsonl", "choice": "jsonl"}
+SUFFIX = {
+    "classify": "tsv",
+    "multi": "jsonl",
+    "regression": "csv",
+    "tag": "conll",
+    "qa": "jsonl",
+    "choice": "jsonl",
+    "embed": "tsv",
+    "scores": "csv",
+    "rerank": "jsonl",
+}
 
 
 def write_rows(kind: str, path: Path, *, count: int, seed: int) -> Path:
     """A file of `count` rows."""
     rng = random.Random(seed)
-    lines = {"classify": ["text\tlabel"], "regression": ["text,score"]}.get(kind, [])
+    heads = {
+        "classify": "text\tlabel",
+        "regression": "text,score",
+        "embed": "anchor\tpositive",
+        "scores": "text_a,text_b,score",
+    }
+    lines = [heads[kind]] if kind in heads else []
     for i in range(count):
         animal, verb, thing = ("cat", "dog", "bird", "fish")[i % 4], rng.choice(VERBS), rng.choice(OBJECTS)
         text = f"the {animal} {verb} {thing}"
@@ -42,6 +69,16 @@ def write_rows(kind: str, path: Path, *, count: int, seed: int) -> Path:
         elif kind == "qa":
             context = f"{text}. {rng.choice(SUBJECTS)} {rng.choice(VERBS)} {rng.choice(OBJECTS)}."
             lines.append(json.dumps({"question": "the cat?", "context": context, "answers": [f"the {animal}"]}))
+        elif kind == "embed":
+            lines.append(f"{text}\t{thing} {verb} the {animal} again")
+        elif kind == "scores":
+            other, same = rng.choice(list(ANIMALS)), rng.random() < 0.5
+            second = f"the {other} {verb} {thing if same else rng.choice(OBJECTS)}"
+            lines.append(f"{text},{second},{2 * (other == animal) + 2 * (thing in second) + 1}")
+        elif kind == "rerank":
+            label = int(i % 3 == 0)
+            query = animal if label else rng.choice([other for other in ANIMALS if other != animal])
+            lines.append(json.dumps({"query": f"a {query}", "passage": text, "label": label}))
         else:
             others = [other for other in ANIMALS if other != animal]
             choices = [*rng.sample(others, 2), animal]
@@ -59,10 +96,11 @@ def options(kind: str, encoder: Path, folder: Path, **changes: object) -> Finetu
         "train": write_rows(kind, folder / f"train.{SUFFIX[kind]}", count=96, seed=0),
         "dev": write_rows(kind, folder / f"dev.{SUFFIX[kind]}", count=24, seed=1),
         "out": folder / "model",
-        "steps": {"choice": 200, "classify": 120}.get(kind, 60),
+        "steps": {"choice": 200, "classify": 120, "rerank": 300}.get(kind, 60),
         "batch_size": 16,
         "learning_rate": 3e-3,
         "eval_every": 20,
         "threads": 2,
     }
+    values |= {"score_range": "0,5"} if kind == "scores" else {}
     return OPTIONS[kind](**(values | changes))  # type: ignore[arg-type]

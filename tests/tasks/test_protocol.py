@@ -23,6 +23,8 @@ from tests.tasks.examples import OPTIONS, options
 
 KINDS = sorted(OPTIONS)
 
+WITH_LOGITS = [kind for kind in KINDS if kind not in ("embed", "scores")]
+
 AUTO = {
     "classify": transformers.AutoModelForSequenceClassification,
     "multi": transformers.AutoModelForSequenceClassification,
@@ -30,6 +32,7 @@ AUTO = {
     "tag": transformers.AutoModelForTokenClassification,
     "qa": transformers.AutoModelForQuestionAnswering,
     "choice": transformers.AutoModelForMultipleChoice,
+    "rerank": transformers.AutoModelForSequenceClassification,
 }
 
 
@@ -44,7 +47,7 @@ def trained(encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 def test_it_learns_and_the_directory_knows_its_task(kind: str, trained: dict[str, Any]) -> None:
     given, report = trained[kind]
     task = task_from_manifest(load_bundle(given.out).task)
-    floor = {"qa": 0.7, "regression": 0.6, "choice": 0.6}.get(kind, 0.8)
+    floor = {"qa": 0.7, "regression": 0.6, "choice": 0.6, "scores": 0.6}.get(kind, 0.8)
     assert report[f"dev_{task.primary_metric}"] > floor
     assert task_from_manifest(json.loads(json.dumps(task.manifest()))) == task
     evaluated = evaluate(EvaluateOptions(model=str(given.out), data=given.dev))
@@ -88,7 +91,7 @@ def rounded(answer: Any) -> Any:
     return {key: rounded(value) for key, value in answer.items()} if isinstance(answer, dict) else answer
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WITH_LOGITS)
 def test_transformers_loads_it_with_equal_logits(kind: str, trained: dict[str, Any]) -> None:
     given, _ = trained[kind]
     theirs = AUTO[kind].from_pretrained(given.out).eval()
@@ -121,7 +124,7 @@ def run_alone(model: Any, task: Any, encoded: Any) -> list[np.ndarray]:
         return task.outputs(model.bundle.model, task.collate([encoded]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "embed"])
 def test_loss_of_two_halves_is_the_loss_of_the_whole(kind: str, trained: dict[str, Any]) -> None:
     given, _ = trained[kind]
     model = load(given.out).bundle.model

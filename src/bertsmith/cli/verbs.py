@@ -74,6 +74,18 @@ VERBS: dict[str, Verb] = {
         "train.finetune:finetune",
         "figures",
     ),
+    "finetune embed": Verb(
+        "vectors of texts, to compare by their cosine",
+        "config.finetune:EmbedderOptions",
+        "train.finetune:finetune",
+        "figures",
+    ),
+    "finetune rerank": Verb(
+        "how well a query and a text go together",
+        "config.finetune:RerankerOptions",
+        "train.finetune:finetune",
+        "figures",
+    ),
     "evaluate": Verb(
         "metrics; exit 3 if --fail-under is missed",
         "config.inference:EvaluateOptions",

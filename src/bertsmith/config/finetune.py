@@ -129,3 +129,53 @@ class ChoiceOptions(FinetuneOptions):
 
     long_docs: LongDocs = "error"
     """What to do with a longer row: refuse it, or cut the end of its longer text off (counted)."""
+
+
+class SimilarityOptions(FinetuneOptions):
+    """Options that embedders and rerankers share."""
+
+    long_docs: LongDocs = "error"
+    """What to do with a longer text: refuse it, or cut its end off (counted); the same when the model is evaluated."""
+    score_range: str | None = None
+    """`0,5`: the scores of the file go from 0 to 5 and are scaled to 0 to 1. By default an embedder takes scores
+    between -1 and 1 and a reranker those between 0 and 1, as they are."""
+    mine: int = Field(default=0, ge=0)
+    """Add so many hard negatives to each row, once before training: the texts of the file that are most similar to the
+    anchor and are not known to belong to it."""
+    mine_skip: int = Field(default=0, ge=0)
+    """Leave so many of the most similar ones out: they may be right answers that nobody marked."""
+    mine_margin: float = Field(default=0.05, ge=0, lt=1)
+    """A mined text is less similar to the anchor than the positive is, by this share of its similarity (de Souza et al.
+    2024)."""
+
+
+class EmbedderOptions(SimilarityOptions):
+    """Fine-tune an embedder, which turns texts into vectors to compare by their cosine. The columns decide how it
+    learns: `anchor`, `positive`, if wanted `negative`, `negative_2`, … or a list `negatives` (in-batch negatives);
+    `text_a`, `text_b`, `score` (the cosine shall be the score); `text` alone, or .txt (SimCSE: each text twice, dropout
+    makes the difference)."""
+
+    pooling: Literal["cls", "mean", "max", "weighted"] | None = None
+    """How token vectors become one; by default as the start model's sentence-transformers files say, else mean."""
+    normalize: bool | None = None
+    """Whether vectors get length 1; by default as these files say, else not."""
+    temperature: float = Field(default=0.05, gt=0)
+    """Of in-batch negatives: cosines are divided by it before the softmax."""
+    matryoshka: str | None = None
+    """`64,128,256`: the loss is summed over the whole vector and over its first 64, 128 and 256 numbers, so that a
+    shortened vector is still good (Kusupati et al. 2022)."""
+
+
+class RerankerOptions(SimilarityOptions):
+    """Fine-tune a reranker, which reads a query and a text together and says how well they go together. Rows have
+    `text_a` (or `query`), `text_b` (or `passage`) and `label`, 0 or 1 or between; or `anchor`, `positive`, `negative`
+    … as for an embedder."""
+
+    mine_with: str | None = None
+    """The embedder that `--mine` finds negatives with: a model directory, or hf:org/name[@revision]."""
+
+    @model_validator(mode="after")
+    def _miner(self) -> RerankerOptions:
+        if bool(self.mine) != (self.mine_with is not None):
+            raise ValueError("--mine N and --mine-with DIR go together: the embedder in DIR finds N negatives a row")
+        return self

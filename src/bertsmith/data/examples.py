@@ -111,7 +111,7 @@ def _label(row: Row, *, is_score: bool, wanted: LabelFormat) -> Label:
     value = row.values["label"]
     place: dict[str, Any] = {"file": row.file, "line": row.line, "field": "score" if is_score else "label"}
     if is_score:
-        return _number(value, place)
+        return finite_number(value, place)
     if wanted.separator is not None and isinstance(value, str):
         value = [part for part in value.split(wanted.separator) if part.strip()]
     if isinstance(value, list) or wanted.problem == "multi":
@@ -134,7 +134,8 @@ def _name(value: Any, place: dict[str, Any]) -> str:
     return name
 
 
-def _number(value: Any, place: dict[str, Any]) -> float:
+def finite_number(value: Any, place: dict[str, Any]) -> float:
+    """A cell as a number that a model can learn. Raises `InputError` at `place`."""
     try:
         number = math.nan if isinstance(value, bool | list | dict) else float(value)
     except (TypeError, ValueError):

@@ -50,6 +50,9 @@ ACTIVATIONS = {
 """Class of torch -> our name. Files may also say `torch.nn.Tanh`."""
 
 
+SIGMOIDS = ("torch.nn.modules.activation.Sigmoid", "torch.nn.Sigmoid")
+
+
 def read_sentence_modules(directory: Path) -> SentenceModules | None:
     """What the files of `directory` say; None if it is no directory of a `SentenceTransformer`.
 
@@ -85,6 +88,16 @@ def read_sentence_modules(directory: Path) -> SentenceModules | None:
     return SentenceModules(
         pooling=pooling, dense=tuple(dense), normalize=normalize, **settings, **_model(model, directory / MODEL_CONFIG)
     )
+
+
+def is_cross_encoder(directory: Path) -> bool:
+    """Whether it was written by a `CrossEncoder`, whose answer is the sigmoid of its logit."""
+    if _optional(directory / MODEL_CONFIG).get("model_type") == "CrossEncoder":
+        return True
+    config = _optional(directory / "config.json")
+    stored = config.get("sentence_transformers")
+    known = stored.get("activation_fn") if isinstance(stored, dict) else None
+    return (known or config.get("sbert_ce_default_activation_function")) in SIGMOIDS
 
 
 def _refusal(message: str, *, file: Path, field: str) -> InputError:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -64,6 +64,28 @@ class Trainable(Protocol):
 
     def flops(self, model: Bert, batch: Batch) -> int:
         """Floating-point operations that the forward pass of `batch` requires (see `models.flops`)."""
+        ...
+
+
+@runtime_checkable
+class Coupled(Trainable, Protocol):
+    """A task that learns from vectors, and the loss of a row may depend on the other rows of the step.
+
+    `loss` is `vector_loss` of `vectors`; where a step has several micro-batches, the loop calls the two apart
+    (`train.accumulate`).
+    """
+
+    @property
+    def couples(self) -> bool:
+        """Whether it does depend on them."""
+        ...
+
+    def vectors(self, model: Bert, batch: Batch) -> Tensor:
+        """`[sequences, size]`, float32 or wider, in the order of the rows and their texts."""
+        ...
+
+    def vector_loss(self, vectors: Tensor, labels: Mapping[str, Tensor]) -> dict[str, LossTerm]:
+        """The loss terms of all rows of `labels`, which are those of `Batch.labels`, of several batches end to end."""
         ...
 
 

@@ -1,4 +1,6 @@
-"""Embedding: texts to vectors, as a model's sentence modules describe it. Not here: the files of a user (`embed`)."""
+"""Embedding: texts to vectors, as a model's sentence modules describe it. Not here: the files of a user (`embed`), and
+how an embedder learns (`tasks.embed`).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from bertsmith.config.finetune import LongDocs
 from bertsmith.errors import ErrorCollector, InputError
 from bertsmith.models.sentence import SentenceModules
 from bertsmith.tasks.inference import BATCH_TOKENS, token_groups
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 from bertsmith.tokenizer.words import surrogate_message
 
 log = logging.getLogger("bertsmith")
@@ -61,7 +64,15 @@ def embed_texts(
     modules = bundle.sentence or SentenceModules()
     kinds = modules.pooling if pooling is None else (pooling,) if isinstance(pooling, str) else tuple(pooling)
     vectors = np.empty((len(texts), modules.size(bundle.model.config.hidden_size, pooling=kinds)), np.float32)
-    inputs, cut = sentence_inputs(bundle, texts, place=place, prompt=modules.prompt(prompt), long_docs=long_docs)
+    inputs, cut = sentence_inputs(
+        texts,
+        tokenizer=bundle.tokenizer,
+        modules=modules,
+        limit=sentence_limit(bundle),
+        cuts=bundle.sentence is not None or long_docs == "truncate",
+        place=place,
+        prompt=modules.prompt(prompt),
+    )
     with torch.inference_mode():
         for group in token_groups([len(ids) for ids in inputs], batch_tokens):
             batch = Batch.from_sequences([inputs[i] for i in group]).to(bundle.model.device)
@@ -76,16 +87,27 @@ def embed_texts(
     )
 
 
-def sentence_inputs(
-    bundle: Bundle, texts: Sequence[str], *, place: Place, prompt: str, long_docs: LongDocs
-) -> tuple[list[np.ndarray], int]:
-    """The ids of each text, `[CLS] prompt text [SEP]`, and how many of them were cut.
+def sentence_limit(bundle: Bundle) -> int:
+    """Most tokens of a text that is embedded, special tokens included."""
+    limit = bundle.sentence.max_seq_length if bundle.sentence is not None else None
+    return min(limit or bundle.tokenizer.model_max_length, bundle.model.config.max_position_embeddings)
 
-    A model with sentence modules cuts at its own limit, as it did in training; of another one, a longer text is an
-    `InputError`, unless `long_docs` is "truncate".
+
+def sentence_inputs(
+    texts: Sequence[str],
+    *,
+    tokenizer: TextTokenizer,
+    modules: SentenceModules,
+    limit: int,
+    cuts: bool,
+    place: Place,
+    prompt: str,
+) -> tuple[list[np.ndarray], int]:
+    """The ids of each text, `[CLS] prompt text [SEP]`, and how many of them were cut to `limit` tokens.
+
+    Without `cuts`, a longer text is an `InputError` at its `place`. A model with sentence modules always cuts at its
+    own limit, as it did in training.
     """
-    modules, tokenizer = bundle.sentence or SentenceModules(), bundle.tokenizer
-    limit = min(modules.max_seq_length or tokenizer.model_max_length, bundle.model.config.max_position_embeddings)
     room, from_the_left = limit - 2, tokenizer.config.get("truncation_side") == "left"
     errors, cut, inputs = ErrorCollector(), 0, []
     texts = [prompt + text for text in texts]
@@ -94,7 +116,7 @@ def sentence_inputs(
     for i, ids in enumerate(tokenizer.encode_ids(texts)):
         if len(ids) > room:
             cut += 1
-            if bundle.sentence is None and long_docs == "error":
+            if not cuts:
                 message = f"{len(ids) + 2} tokens, the limit is {limit}; shorten it, or give --long-docs truncate"
                 errors.add(InputError(message, **place(i)))
             ids = ids[len(ids) - room :] if from_the_left else ids[:room]

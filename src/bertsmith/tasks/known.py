@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from bertsmith.bundle import Bundle
 from bertsmith.config.encoder import EncoderConfig
-from bertsmith.config.finetune import ChoiceOptions, ClassifyOptions, FinetuneOptions, QaOptions, TagOptions
+from bertsmith.config.finetune import (
+    ChoiceOptions,
+    ClassifyOptions,
+    EmbedderOptions,
+    FinetuneOptions,
+    QaOptions,
+    RerankerOptions,
+    TagOptions,
+)
 from bertsmith.data.choices import read_choices
 from bertsmith.data.examples import LabelFormat, read_examples
 from bertsmith.data.questions import read_questions
+from bertsmith.data.similar import COSINES, SHARES, parse_score_range, read_relevance, read_similar
 from bertsmith.data.tagged import read_tagged
 from bertsmith.errors import InputError
+from bertsmith.models.sentence import SentenceModules
 from bertsmith.tasks.base import Encoded, Task
 from bertsmith.tasks.choice import ChoiceTask
 from bertsmith.tasks.classify import ClassifyTask
+from bertsmith.tasks.embed import EmbedTask
+from bertsmith.tasks.embedding import sentence_limit
 from bertsmith.tasks.qa import QaTask
+from bertsmith.tasks.rerank import RerankTask
 from bertsmith.tasks.tag import TagTask
 
-TASKS: dict[str, Any] = {task.name: task for task in (ClassifyTask, TagTask, QaTask, ChoiceTask)}
+TASKS: dict[str, Any] = {task.name: task for task in (ClassifyTask, TagTask, QaTask, ChoiceTask, EmbedTask, RerankTask)}
 """Name -> class."""
 
 
@@ -40,6 +54,18 @@ def task_from_manifest(stored: dict[str, Any], *, path: Path | None = None) -> T
     return task
 
 
+def task_of(bundle: Bundle) -> Task:
+    """The task that a loaded model was trained for; of an embedder with what its sentence-transformers files say."""
+    is_embedder = bundle.task["name"] == EmbedTask.name
+    limit = {"max_length": sentence_limit(bundle)} if is_embedder else {}  # others' directories have no manifest
+    task = task_from_manifest(limit | bundle.task, path=bundle.path)
+    if isinstance(task, EmbedTask):
+        if bundle.sentence_problem is not None:
+            raise bundle.sentence_problem
+        task = replace(task, modules=bundle.sentence or SentenceModules())
+    return task
+
+
 def read_training(options: FinetuneOptions) -> list[Any]:
     """The rows of `--train`, as the task of the options reads them."""
     if isinstance(options, ClassifyOptions):
@@ -49,11 +75,19 @@ def read_training(options: FinetuneOptions) -> list[Any]:
         return list(read_tagged(options.train, columns=options.columns))
     if isinstance(options, QaOptions):
         return list(read_questions(options.train, columns=options.columns))
+    if isinstance(options, EmbedderOptions):
+        score_range = parse_score_range(options.score_range, default=COSINES)
+        return list(read_similar(options.train, columns=options.columns, score_range=score_range))
+    if isinstance(options, RerankerOptions):
+        score_range = parse_score_range(options.score_range, default=SHARES)
+        return list(read_relevance(options.train, columns=options.columns, score_range=score_range))
     return list(read_choices(options.train, columns=options.columns))
 
 
-def task_from_rows(options: FinetuneOptions, rows: Sequence[Any], *, max_length: int) -> Task:
-    """The task that options and training rows define."""
+def task_from_rows(
+    options: FinetuneOptions, rows: Sequence[Any], *, max_length: int, start: Bundle | None = None
+) -> Task:
+    """The task that options and training rows define; an embedder's also has what its `start` does with vectors."""
     task: Task
     if isinstance(options, ClassifyOptions):
         task = ClassifyTask.from_rows(options, rows, max_length=max_length)
@@ -63,6 +97,13 @@ def task_from_rows(options: FinetuneOptions, rows: Sequence[Any], *, max_length:
         task = QaTask.from_rows(options, rows, max_length=max_length)
     elif isinstance(options, ChoiceOptions):
         task = ChoiceTask.from_rows(options, rows, max_length=max_length)
+    elif isinstance(options, RerankerOptions):
+        task = RerankTask.from_rows(options, rows, max_length=max_length)
+    elif isinstance(options, EmbedderOptions) and start is not None:
+        if start.sentence_problem is not None:
+            raise start.sentence_problem
+        modules, hidden_size = start.sentence or SentenceModules(), start.model.config.hidden_size
+        task = EmbedTask.from_rows(options, rows, max_length=max_length, modules=modules, hidden_size=hidden_size)
     else:
         raise TypeError(f"no task has {type(options).__name__}")
     return task

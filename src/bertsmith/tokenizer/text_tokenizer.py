@@ -196,6 +196,13 @@ class TextTokenizer:
             return piece.removeprefix("##")
         return self.decode([number]).strip() or piece
 
+    def put_in(self, text: str, place: int, number: int) -> str:
+        """`"a [MASK] b [MASK]"`, 1, id of `c` -> `"a [MASK] b c"`; a piece inside of words joins the text before it."""
+        mask = self.special_tokens["mask_token"]
+        parts = text.split(mask)
+        before, after = mask.join(parts[: place + 1]), mask.join(parts[place + 1 :])
+        return (before if self.begins_word(self.token(number)) else before.rstrip()) + self.word(number) + after
+
     @cached_property
     def before_word(self) -> str:
         """What is put before a word that is encoded alone, so that it is cut as in a sentence: a space, or nothing."""

@@ -104,6 +104,16 @@ class Ranks:
         dist.all_gather(gathered, tensor, group=self.host)
         return gathered
 
+    def gather_rows(self, tensor: Tensor) -> list[Tensor]:
+        """`tensor` of every rank, on every rank; their first dimensions may differ, and so may their devices."""
+        if self.host is None:
+            return [tensor]
+        sizes = [int(size) for size in self.gather(torch.tensor(len(tensor)))]
+        padded = tensor.new_zeros(max(sizes), *tensor.shape[1:], device="cpu")
+        padded[: len(tensor)] = tensor.cpu()
+        parts = self.gather(padded)
+        return [part[:size].to(tensor.device) for part, size in zip(parts, sizes, strict=True)]
+
     def _added(self, values: Sequence[float], dtype: torch.dtype) -> list[Any]:
         if self.host is None:
             return list(values)

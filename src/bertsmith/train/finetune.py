@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from bertsmith.batch import Batch
 from bertsmith.bundle import Bundle, load_bundle, resolve, start_from, write_bundle
 from bertsmith.card import Card
-from bertsmith.config.finetune import FinetuneOptions
+from bertsmith.config.finetune import EmbedderOptions, FinetuneOptions, RerankerOptions, SimilarityOptions
 from bertsmith.data.loader import Loader
 from bertsmith.errors import InputError
 from bertsmith.files import read_json, to_json, write_file
@@ -26,8 +26,12 @@ from bertsmith.nn.init import initialize
 from bertsmith.runtime import machine, set_threads, versions
 from bertsmith.tasks.base import Encoded, Task
 from bertsmith.tasks.classify import ClassifyTask
+from bertsmith.tasks.embed import EmbedTask
+from bertsmith.tasks.embedding import sentence_limit
 from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import check_segments, read_training, task_from_rows
+from bertsmith.tasks.mining import mined_relevance, mined_similar
+from bertsmith.tasks.rerank import RerankTask
 from bertsmith.train.directory import TrainingDirectory, open_training_directory
 from bertsmith.train.distributed import Ranks, join_ranks
 from bertsmith.train.loop import Run, train
@@ -89,7 +93,9 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
         finished: dict[str, Any] = read_json(directory.train / "report.json")
         return finished
     bundle = load_bundle(resolve(options.model))
-    task, training, dev = load_rows(options, bundle)
+    task, training, dev = load_rows(options, bundle, device=ranks.device)
+    if options.fsdp and isinstance(task, EmbedTask) and task.couples:
+        raise InputError("in-batch negatives need whole weights in each process; leave it out", field="--fsdp")
     torch.manual_seed(options.seed)
     model, fresh = starting_model(options, bundle, task, training.rows)
     rate = options.learning_rate or suitable_rate(model)
@@ -141,26 +147,45 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
     return dict(ranks.broadcast(report))
 
 
-def load_rows(options: FinetuneOptions, bundle: Bundle) -> tuple[Task, Rows, Rows]:
+def load_rows(options: FinetuneOptions, bundle: Bundle, *, device: torch.device) -> tuple[Task, Rows, Rows]:
     """The task, training rows and dev rows. Raises `InputError`s for rows that cannot be trained on; rows of `--dev`
     that `--train` has too are counted in the log, because they make the model look better than it is."""
     rows = read_training(options)
-    task = task_from_rows(options, rows, max_length=longest_sequence(options, bundle))
+    task = task_from_rows(options, rows, max_length=longest_sequence(options, bundle), start=bundle)
     dev_rows = task.read(options.dev, columns=options.columns) if options.dev is not None else []
+    if isinstance(task, EmbedTask | RerankTask) and dev_rows:
+        task = task.judged_by(dev_rows)
     seen = {row.content for row in rows}
     if leaked := sum(row.content in seen for row in dev_rows):
         log.warning("%d of %d rows of %s are also in %s", leaked, len(dev_rows), options.dev, options.train)
+    if isinstance(options, SimilarityOptions) and options.mine:
+        rows = with_negatives(options, task, rows, bundle, device=device)
     training, dev = (Rows(part, task.prepare(part, bundle.tokenizer)) for part in (rows, dev_rows))
     for part in (training, dev):
         check_segments(part.rows, part.inputs, bundle.model.config)
     return task, training, dev
 
 
+def with_negatives(
+    options: SimilarityOptions, task: Task, rows: list[Any], bundle: Bundle, *, device: torch.device
+) -> list[Any]:
+    """The rows with `--mine` hard negatives, found by the start model itself or, for a reranker, by `--mine-with`."""
+    if isinstance(options, RerankerOptions):
+        miner = load_bundle(resolve(options.mine_with or ""))
+        miner.model.to(device)
+        return mined_relevance(rows, options, miner)
+    bundle.model.to(device)
+    modules = task.modules if isinstance(task, EmbedTask) else None
+    return mined_similar(rows, options, replace(bundle, sentence=modules))
+
+
 def longest_sequence(options: FinetuneOptions, bundle: Bundle) -> int:
-    """`--max-length`, or what model and tokenizer can read."""
+    """`--max-length`, or what model and tokenizer can read; of an embedder no more than its start model read."""
     positions = bundle.model.config.max_position_embeddings
     if options.max_length is not None and options.max_length > positions:
         raise InputError(f"{options.max_length} is more than the model's {positions} positions", field="--max-length")
+    if isinstance(options, EmbedderOptions):
+        return options.max_length or sentence_limit(bundle)
     return options.max_length or min(positions, bundle.tokenizer.model_max_length)
 
 
@@ -172,7 +197,9 @@ def starting_model(options: FinetuneOptions, bundle: Bundle, task: Task, rows: S
     labels = getattr(task, "labels", None)
     for name in ("classifier", "token_classifier"):
         head = getattr(model, name)
-        if head is not None and name not in fresh and tuple(bundle.task.get("labels", ())) != labels:
+        before = tuple(bundle.task.get("labels", ()))
+        is_kept = before == labels or (isinstance(task, RerankTask) and len(before) == 1)  # any number is a relevance
+        if head is not None and name not in fresh and not is_kept:
             initialize(head, std=config.initializer_range)
             fresh.append(name)
     if options.random_init:
@@ -246,5 +273,13 @@ def finish(
         data=f"`{Path(options.train).name}`, {report['rows']:,} rows.",
         figures=report,
     )
-    write_bundle(directory.work, model.cpu(), bundle.tokenizer, task=task.manifest(), provenance=provenance, card=card)
+    write_bundle(
+        directory.work,
+        model.cpu(),
+        bundle.tokenizer,
+        task=task.manifest(),
+        provenance=provenance,
+        card=card,
+        sentence=task.modules if isinstance(task, EmbedTask) else None,
+    )
     directory.finish()

@@ -22,18 +22,19 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bertsmith.config.training import Precision, ScheduleName
 from bertsmith.data.loader import Loader, Step
 from bertsmith.errors import Interrupted, RunError
 from bertsmith.models.bert import Bert
-from bertsmith.runtime import products_in, synchronize
+from bertsmith.runtime import synchronize
 from bertsmith.tasks.base import Trainable
+from bertsmith.train.accumulate import accumulate
 from bertsmith.train.checkpoint import Progress, random_states, save_checkpoint, set_random_states
 from bertsmith.train.distributed import Ranks
 from bertsmith.train.optim import set_learning_rate
-from bertsmith.train.replica import StepLoss, adding_up, clip_gradients, whole_model
+from bertsmith.train.replica import StepLoss, clip_gradients, whole_model
 from bertsmith.train.schedule import learning_rate_factor
 from bertsmith.train.tracking import Tracker
 
@@ -281,15 +282,7 @@ def optimizer_step(run: Run, step: Step, figures: Figures, *, flags: Flags | Non
     assert replica is not None
     share, agreed = agree(run, step, flags or Flags())
     run.model.zero_grad(set_to_none=True)
-    found: list[dict[str, Tensor]] = []
-    for i, host_batch in enumerate(step.batches):
-        batch, counts_itself = host_batch.to(run.model.device), i < len(step.own)
-        with adding_up(replica, last=i + 1 == len(step.batches)), products_in(plan.dtype, run.model.device):
-            loss, terms = replica(batch, share.counts, float(run.ranks.world_size if counts_itself else 0))
-            with torch.autocast(run.model.device.type, enabled=False):  # backward takes forward's types
-                loss.backward()
-        if counts_itself:
-            found.append(terms)
+    found = accumulate(replica, run.model, run.task, step, counts=share.counts, dtype=plan.dtype, ranks=run.ranks)
     norm = clip_gradients(run.model, plan.clip)
     # The one wait for the device: the guard needs the norm before the update, and the figures come along.
     sums = [torch.stack([terms[name] for terms in found]).sum(0) for name in share.counts] if found else []

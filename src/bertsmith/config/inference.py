@@ -33,7 +33,7 @@ class EvaluateOptions(ModelOptions):
     """Most inputs computed at a time; by default `--batch-tokens` alone decides."""
     baseline: Path | None = None
     """Training rows: also measure what needs no network (the commonest label, TF-IDF with a logistic regression, each
-    word's commonest tag)."""
+    word's commonest tag, cosines of TF-IDF)."""
     out: Path | None = None
     """Directory to write `report.json`, `report.md` with pictures, and `predictions.jsonl` to."""
     overwrite: bool = False
@@ -50,13 +50,14 @@ class PredictOptions(ModelOptions):
     text: str | None = None
     """One text."""
     pair: str | None = None
-    """The second text of a pair, beside `--text`."""
+    """The second text of a pair, beside `--text`; of a reranker what may answer the query `--text`."""
     question: str | None = None
     """What to ask about `--text` (a model for questions)."""
     choices: str | None = None
     """What to choose from for `--text`, parted by `|` (a model for multiple choice)."""
     data: Path | None = None
-    """A file of rows in a format of the model's task; for classifiers and taggers also .txt, one text a line."""
+    """A file of rows in a format of the model's task; for classifiers, taggers and embedders also .txt, one text
+    a line."""
     columns: str | None = None
     """`text=review` maps a file's header; `text,-` names the columns of a file without one."""
     batch_tokens: int = Field(default=4096, ge=1)

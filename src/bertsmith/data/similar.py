@@ -48,6 +48,13 @@ class SimilarityExample:
     """Of kind scores: between -1 and 1, or what the file has where its range is not known."""
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """The column of each text; all negatives are `negative`."""
+        if self.kind == "pairs":
+            return ("anchor", "positive", *["negative"] * (len(self.texts) - 2))
+        return ("text_a", "text_b") if self.kind == "scores" else ("text",)
+
+    @property
     def content(self) -> tuple[str, ...]:
         """What the model reads: equal for rows that are duplicates."""
         return self.texts

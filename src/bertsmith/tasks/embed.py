@@ -108,14 +108,14 @@ class EmbedTask:
         self, rows: Sequence[SimilarityExample], tokenizer: TextTokenizer, *, labelled: bool = True
     ) -> list[Encoded]:
         """One input a row, with a sequence for each text; to learn from it, a text alone comes twice."""
-        owners = [row for row in rows for _ in row.texts]
+        places = [{"file": row.file, "line": row.line, "field": name} for row in rows for name in row.fields]
         sequences, _ = sentence_inputs(
             [text for row in rows for text in row.texts],
             tokenizer=tokenizer,
             modules=self.modules,
             limit=self.max_length,
             cuts=self.long_docs == "truncate",
-            place=lambda i: {"file": owners[i].file, "line": owners[i].line, "field": "text"},
+            place=places.__getitem__,
             prompt=self.modules.prompt(),
         )
         encoded, start = [], 0

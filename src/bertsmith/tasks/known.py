@@ -62,7 +62,8 @@ def task_of(bundle: Bundle) -> Task:
     if isinstance(task, EmbedTask):
         if bundle.sentence_problem is not None:
             raise bundle.sentence_problem
-        task = replace(task, modules=bundle.sentence or SentenceModules())
+        # as it does with the texts of `embed`, and sentence-transformers with all
+        task = replace(task, modules=bundle.sentence or SentenceModules(), long_docs="truncate")
     return task
 
 

@@ -76,6 +76,12 @@ def embed_texts(
     )
 
 
+def length_limit(bundle: Bundle) -> int:
+    """Most tokens of a text that the model embeds, special tokens included."""
+    stated = None if bundle.sentence is None else bundle.sentence.max_seq_length
+    return min(stated or bundle.tokenizer.model_max_length, bundle.model.config.max_position_embeddings)
+
+
 def sentence_inputs(
     bundle: Bundle, texts: Sequence[str], *, place: Place, prompt: str, long_docs: LongDocs
 ) -> tuple[list[np.ndarray], int]:
@@ -85,7 +91,7 @@ def sentence_inputs(
     `InputError`, unless `long_docs` is "truncate".
     """
     modules, tokenizer = bundle.sentence or SentenceModules(), bundle.tokenizer
-    limit = min(modules.max_seq_length or tokenizer.model_max_length, bundle.model.config.max_position_embeddings)
+    limit = length_limit(bundle)
     room, from_the_left = limit - 2, tokenizer.config.get("truncation_side") == "left"
     errors, cut, inputs = ErrorCollector(), 0, []
     texts = [prompt + text for text in texts]

@@ -52,7 +52,7 @@ def guesses(result: list[list[dict[str, Any]]], _options: Any) -> Iterator[str]:
 
 
 def hits(result: dict[str, Any], _options: Any) -> Iterator[str]:
-    """A line for each passage found, `rank  score  file:first-last`, and its beginning below; in colours on a terminal."""
+    """A line for each passage found, `rank  score  file:first-last`, its beginning below; in colours on a terminal."""
     coloured = sys.stdout.isatty()
     for rank, hit in enumerate(result["hits"], 1):
         first, last = hit["lines"]

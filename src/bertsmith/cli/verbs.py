@@ -17,7 +17,7 @@ class Verb:
     show: str
     """A function of `cli.show`: (result, options) -> lines for stdout."""
     json_lines: str | None = None
-    """With `--json`, the list of the result whose items are printed, one JSON object a line; None: all as one object."""
+    """With `--json`, the list of the result whose items are printed, one JSON object a line; None: all as one."""
 
 
 VERBS: dict[str, Verb] = {

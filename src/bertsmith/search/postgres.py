@@ -45,7 +45,7 @@ LOCK = "hashtext('bertsmith search'), hashtext(current_schema())"
 
 
 class PostgresStore:
-    """`Store` in the database that `address` names. Connecting raises `InputError`: no server, no pgvector, no right."""
+    """`Store` in the database that `address` names. Raises `InputError` if there is no server, pgvector or right."""
 
     def __init__(self, address: str) -> None:
         self._psycopg = import_extra("psycopg", extra="search", field="--store")
@@ -179,7 +179,7 @@ class PostgresStore:
                 )
                 if part.files is not None:
                     cursor.execute("update bertsmith_search_contents set complete = true where id = %s", (content,))
-                    self._place(cursor, {seen: part.key for seen in part.files})
+                    self._place(cursor, dict.fromkeys(part.files, part.key))
 
     def place(self, files: Mapping[Seen, str]) -> None:
         """See `Store`."""

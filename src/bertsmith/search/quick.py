@@ -1,5 +1,5 @@
-"""The vector of one query in numpy, for the start alone: `import torch` takes longer than all else that the search of an
-unchanged folder does.
+"""The vector of one query in numpy, for the start alone: `import torch` takes longer than all else that the search of
+an unchanged folder does.
 
 Not here: any family but BERT as Hugging Face stores it, many texts, training; the encoder is `models.encoder`. Whether
 this gives a model's vectors is tried against it when a store is made (`search.model`), and noted there.
@@ -54,7 +54,8 @@ class QuickEncoder:
             raise ValueError("not a BERT with the exact GELU")
         self.layers, self.heads = config["num_hidden_layers"], config["num_attention_heads"]
         self.eps = config["layer_norm_eps"]
-        self._file: Any = safe_open(directory / "model.safetensors", framework="numpy")
+        opened: Any = safe_open  # it has no types
+        self._file = opened(directory / "model.safetensors", framework="numpy")
         names = set(self._file.keys())
         self._prefix = "bert." if any(name.startswith("bert.") for name in names) else ""
         missing = {f"{self._prefix}embeddings.LayerNorm.weight", self._block(self.layers - 1, "output")} - names
@@ -101,7 +102,8 @@ class QuickEncoder:
         context = weights / weights.sum(-1, keepdims=True) @ value
         x = norm("attention_norm", x + linear("attention", context.transpose(1, 0, 2).reshape(len(x), -1)))
         inner = linear("intermediate", x)
-        inner = inner * (0.5 + 0.5 * _erf(inner / math.sqrt(2)).astype(np.float32))
+        erf = np.asarray(_erf(inner / math.sqrt(2)), np.float32)
+        inner = inner * (0.5 + 0.5 * erf)
         return norm("output_norm", x + linear("output", inner))
 
 

@@ -30,8 +30,8 @@ DEFAULT = Path(".bertsmith") / "search.sqlite3"
 def search(options: SearchOptions) -> dict[str, Any]:
     """The passages nearest to `options.query` by the cosine of their vectors, and what had to be embedded for it.
 
-    `{"hits": [{"file", "lines": [first, last], "score", "passage"}], "index": {…}}`, the best first; of a table, `lines`
-    is a row, as other errors count it. Files with equal bytes are one, the others stand under `"copies"`. With
+    `{"hits": [{"file", "lines": [first, last], "score", "passage"}], "index": {…}}`, the best first; in a table,
+    `lines` is where the row starts, twice. Files with equal bytes are one, the others stand under `"copies"`. With
     `options.reranker` hits also have its `"rerank_score"`, and are in the order of that.
 
     Raises `InputError`: no such folder or model, no text in the folder, a store of another folder or model, a damaged

@@ -25,6 +25,8 @@ log = logging.getLogger("bertsmith")
 APPLICATION = 0x62657274
 """`application_id` of the file ("bert"), by which a database of something else is told."""
 
+FOREIGN = "an SQLite database of something else; name another place with --store"
+
 BUSY_MILLISECONDS = 60_000
 """How long a transaction waits for another process's."""
 
@@ -128,9 +130,7 @@ class SqliteStore:
             if not tables:
                 return None
             if self._rows("pragma application_id") != [(APPLICATION,)]:
-                raise InputError(
-                    "an SQLite database of something else; name another place with --store", file=self.path
-                )
+                raise InputError(FOREIGN, file=self.path)
             values = self._rows("select value from head") if "head" in tables else []
         if len(values) != 1:
             raise self._damaged()
@@ -161,9 +161,7 @@ class SqliteStore:
                 path.unlink(missing_ok=True)
         with self._transaction() as connection:
             if self._rows("select 1 from sqlite_master"):
-                raise InputError(
-                    "an SQLite database of something else; name another place with --store", file=self.path
-                )
+                raise InputError(FOREIGN, file=self.path)
             connection.execute(f"pragma application_id = {APPLICATION}")
             connection.execute(TABLES)
             connection.execute(
@@ -213,7 +211,7 @@ class SqliteStore:
                     )
                 if part.files is not None:
                     connection.execute("update contents set complete = 1 where id = ?", (content,))
-                    self._place(connection, {seen: part.key for seen in part.files})
+                    self._place(connection, dict.fromkeys(part.files, part.key))
 
     def place(self, files: Mapping[Seen, str]) -> None:
         """See `Store`."""

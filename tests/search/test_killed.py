@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 from bertsmith.search.sqlite import SqliteStore
@@ -18,8 +16,8 @@ from tests.search.folders import assert_equal_stores, find, held_by, own_store, 
 GROUP = 4
 """Passages of a transaction here."""
 
-# One process imports torch and forks a child for each moment to die at: a write or fsync of the database, by number. The
-# counting file system below SQLite sees every one, journal included, so commits are torn wherever they can be.
+# One process imports torch and forks a child for each moment to die at: a write or fsync of the database, by number.
+# The counting file system below SQLite sees every one, journal included: commits are torn wherever they can be.
 KILLING = """
 import json, os, signal, sys
 import apsw
@@ -190,9 +188,3 @@ def test_killed_while_files_change_hands(at: int, indexer: Indexer, encoder_dir:
     store = tmp_path / "fresh.sqlite3"
     find(folder, encoder_dir, store=str(store))
     assert_equal_stores(found, held_by(store))
-
-
-def test_the_counting_file_system_sees_what_sqlite_writes() -> None:
-    """If apsw changed its ways, no kill would happen, and the tests above would say so; this one says why."""
-    assert hasattr(apsw, "VFSFile")
-    assert os.name == "posix"

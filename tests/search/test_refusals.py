@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bertsmith.interop.sentence_transformers import write_sentence_modules
+from bertsmith.models.sentence import SentenceModules
 from bertsmith.search.run import DEFAULT
 from bertsmith.search.store import Head
 from tests.cli.run import Outcome, assert_refused, bertsmith
@@ -23,9 +25,6 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def other_model(encoder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another pooling is another model."""
-    from bertsmith.models.sentence import SentenceModules
-    from bertsmith.interop.sentence_transformers import write_sentence_modules
-
     out = tmp_path_factory.mktemp("other") / "other"
     shutil.copytree(encoder_dir, out)
     (out / "bertsmith.json").unlink()

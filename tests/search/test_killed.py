@@ -32,9 +32,11 @@ def count():
     if calls == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
+system = apsw.vfs_names()[0]
+
 class File(apsw.VFSFile):
     def __init__(self, name, flags):
-        super().__init__("", name, flags)
+        super().__init__(system, name, flags)
     def xWrite(self, data, offset):
         count()
         super().xWrite(data, offset)
@@ -44,7 +46,7 @@ class File(apsw.VFSFile):
 
 class Vfs(apsw.VFS):
     def __init__(self):
-        super().__init__("killing", "", makedefault=True)
+        super().__init__("killing", system, makedefault=True)
     def xOpen(self, name, flags):
         return File(name, flags)
 
@@ -146,6 +148,7 @@ def moments(indexer: Indexer, model: Path, tmp_path: Path, *, number: int) -> tu
     return expected, sorted({max(1, calls * i // number) for i in range(1, number)} | {1, calls})
 
 
+@pytest.mark.slow
 def test_killed_at_several_moments_of_its_life(indexer: Indexer, encoder_dir: Path, tmp_path: Path) -> None:
     expected, places = moments(indexer, encoder_dir, tmp_path, number=6)
     left = [assert_survives(indexer, make_folder(tmp_path / str(at)), encoder_dir, expected, at=at) for at in places]
@@ -161,19 +164,20 @@ def test_killed_at_any_write_of_a_commit(indexer: Indexer, encoder_dir: Path, tm
         assert_survives(indexer, make_folder(tmp_path / str(at)), encoder_dir, expected, at=at)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_still_arrives(indexer: Indexer, encoder_dir: Path, tmp_path: Path) -> None:
-    expected, _ = moments(indexer, encoder_dir, tmp_path, number=2)
+    expected, (_, _, calls) = moments(indexer, encoder_dir, tmp_path, number=2)
     folder, starts, last = make_folder(tmp_path / "folder"), 0, -1
-    while indexer.run(folder, encoder_dir, at=45) is None:
+    while indexer.run(folder, encoder_dir, at=calls // 3) is None:
         starts += 1
         left, _, _ = counts(own_store(folder))
-        assert left > last
+        assert left > last, "each start gets further"
         last = left
     assert starts >= 2
     assert_equal_stores(held_by(own_store(folder)), expected)
 
 
-@pytest.mark.parametrize("at", [1, 5, 12, 20, 30])
+@pytest.mark.parametrize("at", [5, 20])
 def test_killed_while_files_change_hands(at: int, indexer: Indexer, encoder_dir: Path, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "folder")
     find(folder, encoder_dir)

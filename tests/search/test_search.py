@@ -208,10 +208,11 @@ def test_json_is_one_object_a_line_and_the_rest_goes_to_stderr(
     capsys: pytest.CaptureFixture[str], folder: Path, encoder_dir: Path
 ) -> None:
     outcome = command(capsys, "search", folder, QUERY, "--model", encoder_dir, "--top-k", 3, "--json")
+    assert "embedded 24 files (24 passages), 0 left the store" in outcome.err
+    outcome = command(capsys, "search", folder, QUERY, "--model", encoder_dir, "--top-k", 3, "--json")
     hits = [json.loads(line) for line in outcome.out.splitlines()]
     assert [hit.keys() for hit in hits] == [{"file", "lines", "score", "passage"}] * 3
     assert hits == find(folder, encoder_dir, QUERY, top_k=3)["hits"]
-    assert "embedded 24 files (24 passages), 0 left the store" in outcome.err
 
 
 def test_the_console_shows_rank_score_place_and_passage(

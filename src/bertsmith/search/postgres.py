@@ -228,7 +228,7 @@ class PostgresStore:
                 (vector.astype(np.float32), count),
             )
         return [
-            Found(tuple(paths), number, Passage(first, last, text), np.asarray(embedding, np.float32))
+            Found(tuple(paths), number, Passage(first, last, text), embedding.to_numpy())
             for number, first, last, text, embedding, paths in rows
         ]
 

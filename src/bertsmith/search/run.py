@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ from bertsmith.search.folder import Listing, check_folder, list_folder
 from bertsmith.search.index import Update, is_current, update
 from bertsmith.search.model import SearchModel
 from bertsmith.search.sqlite import SqliteStore
-from bertsmith.search.store import Found, Head, Store, cosine
+from bertsmith.search.store import Found, Head, Store, StoredFile, cosine
 from bertsmith.tokenizer.words import surrogate_message
 
 log = logging.getLogger("bertsmith")
@@ -53,8 +53,8 @@ def search(options: SearchOptions) -> dict[str, Any]:
             hidden = f", only {seen.hidden} hidden" if seen.hidden else ""
             raise InputError(f"holds no files to search{hidden}; give a folder with texts", file=options.dir)
         model = SearchModel(options)
-        head, done = bring_up_to_date(store, seen, options, model=model)
-        figures = _figures(store, seen, done, folder=options.dir)
+        head, stored, done = bring_up_to_date(store, seen, options, model=model)
+        figures = _figures(store, seen, stored, done, folder=options.dir)
         vector = model.query_vector(head)
         if not np.isfinite(vector).all():
             raise RunError(f"{options.model} gives values that are no numbers; the training of it diverged")
@@ -73,11 +73,15 @@ def open_store(options: SearchOptions) -> Store:
     return SqliteStore(options.dir / DEFAULT if options.store is None else Path(options.store))
 
 
-def bring_up_to_date(store: Store, seen: Listing, options: SearchOptions, *, model: SearchModel) -> tuple[Head, Update]:
-    """The store's head, and what was done. Whoever finds nothing to do does not wait for one that writes."""
+def bring_up_to_date(
+    store: Store, seen: Listing, options: SearchOptions, *, model: SearchModel
+) -> tuple[Head, dict[str, StoredFile], Update]:
+    """The store's head and files, and what was done. Whoever finds nothing to do does not wait for one that writes."""
     head = _checked_head(store, options, model=model)
-    if head is not None and model.is_known_to(head) and is_current(seen, store.files()) and not store.has_unused():
-        return head, Update()
+    if head is not None and model.is_known_to(head):
+        stored = store.files()
+        if is_current(seen, stored) and not store.has_unused():
+            return head, stored, Update()
     if head is None:
         _ = model.loaded  # whatever is wrong with it is said before anything is made
     with store.writing():
@@ -89,7 +93,8 @@ def bring_up_to_date(store: Store, seen: Listing, options: SearchOptions, *, mod
         elif not model.is_known_to(head):
             head = model.head(_folder(options))
             store.set_head(head)
-        return head, update(store, options.dir, seen, model=model)
+        done = update(store, options.dir, seen, model=model)
+        return head, store.files(), done
 
 
 def _checked_head(store: Store, options: SearchOptions, *, model: SearchModel) -> Head | None:
@@ -127,9 +132,11 @@ def _hide(options: SearchOptions) -> None:
         (options.dir / DEFAULT).with_name(".gitignore").write_text("*\n", encoding="utf-8")
 
 
-def _figures(store: Store, seen: Listing, done: Update, *, folder: Path) -> dict[str, Any]:
+def _figures(
+    store: Store, seen: Listing, stored: Mapping[str, StoredFile], done: Update, *, folder: Path
+) -> dict[str, Any]:
     """What the store holds and what was done for it, also in the log. Raises `InputError` if it holds nothing."""
-    problems = {path: file.problem for path, file in store.files().items() if file.problem is not None}
+    problems = {path: file.problem for path, file in stored.items() if file.problem is not None}
     left_out = dict(sorted((problems | seen.odd | done.odd).items()))
     named = listing(f"{path} ({reason})" for path, reason in left_out.items())
     passages = store.passages()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +18,7 @@ from bertsmith.search.folder import Listing, check_folder, list_folder
 from bertsmith.search.index import Update, is_current, update
 from bertsmith.search.model import SearchModel
 from bertsmith.search.sqlite import SqliteStore
-from bertsmith.search.store import Found, Head, Store, StoredFile, cosine
+from bertsmith.search.store import Head, Store, StoredFile, cosine
 from bertsmith.tokenizer.words import surrogate_message
 
 log = logging.getLogger("bertsmith")
@@ -58,8 +58,7 @@ def search(options: SearchOptions) -> dict[str, Any]:
         vector = model.query_vector(head)
         if not np.isfinite(vector).all():
             raise RunError(f"{options.model} gives values that are no numbers; the training of it diverged")
-        count = options.top_k if reranker is None else max(options.top_k, options.candidates)
-        hits = _hits(store.nearest(vector, count), vector, options, reranker=reranker)
+        hits = _hits(store, vector, options, reranker=reranker)
     figures["seconds"] = perf_counter() - started
     return {"hits": hits[: options.top_k], "index": figures}
 
@@ -152,8 +151,12 @@ def _figures(
     return counts | work | {"left_out": left_out}
 
 
-def _hits(found: Sequence[Found], vector: np.ndarray, options: SearchOptions, *, reranker: Any) -> list[dict[str, Any]]:
+def _hits(store: Store, vector: np.ndarray, options: SearchOptions, *, reranker: Any) -> list[dict[str, Any]]:
+    count = options.top_k if reranker is None else max(options.top_k, options.candidates)
+    found = store.nearest(vector, count)
     scores = cosine(vector, np.stack([near.vector for near in found]))
+    if not np.isfinite(scores).all():
+        raise InputError("a vector in it holds no numbers; --overwrite builds it again", file=store.name)
     hits = []
     for near, score in zip(found, scores, strict=True):
         hit = asdict(near.passage)

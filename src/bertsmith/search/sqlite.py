@@ -84,6 +84,8 @@ class SqliteStore:
             raise self._damaged(f" ({error})") from None
         except apsw.Error as error:
             raise RunError(f"{self.path}: {error}") from None
+        except ValueError:  # a text that is no UTF-8, or a row that others speak of and that is not there
+            raise self._damaged() from None
 
     def _damaged(self, detail: str = "") -> InputError:
         fix = "--overwrite builds it again" if self._is_ours() else "delete it, or name another place with --store"

@@ -142,7 +142,7 @@ def test_a_second_process_waits(
     second = threading.Thread(target=lambda: results.append(find(folder, encoder_dir, store=address)))
     with store.writing(), caplog.at_level("INFO", logger="bertsmith"):
         second.start()
-        second.join(2)
+        second.join(1)
         assert second.is_alive()
         assert "another process is writing postgresql://" in caplog.text
     store.close()

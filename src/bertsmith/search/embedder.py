@@ -23,7 +23,7 @@ from bertsmith.runtime import set_threads
 from bertsmith.search.passages import Ruler
 from bertsmith.search.quick import POOLINGS, QuickQuery, check_query
 from bertsmith.search.store import VERSION
-from bertsmith.tasks.embedding import embed_texts, length_limit
+from bertsmith.tasks.embedding import embed_texts, length_limit, lower_case
 
 QUERY_PROMPTS, PASSAGE_PROMPTS = ("query",), ("document", "passage", "corpus")
 """Names of the prompts that sentence-transformers puts before queries and passages, if a model has them."""
@@ -68,6 +68,7 @@ class Embedder:
         return Ruler(room=self.limit - 2 - used, count=self._count, tokens=self._tokens)
 
     def _count(self, text: str) -> int:
+        text = lower_case(text) if self.modules.do_lower_case else text
         return len(self.bundle.tokenizer.encode_ids([text])[0])
 
     def _tokens(self, text: str) -> list[tuple[int, bool]]:

@@ -67,7 +67,8 @@ class SearchModel:
     def query_vector(self, head: Head) -> np.ndarray:
         """`[size]`, float32, of the query; without torch where that is possible."""
         text = self.options.query
-        if head.quick is None or self._directory is None or "loaded" in vars(self) or not self.is_known_to(head):
+        is_loaded = "loaded" in vars(self) or self.options.device not in ("auto", "cpu")
+        if head.quick is None or self._directory is None or is_loaded or not self.is_known_to(head):
             return self.loaded.embed_query(text)
         quick = QuickQuery(self._directory, head.quick)
         ids = quick.ids(text)

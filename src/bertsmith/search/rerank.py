@@ -16,15 +16,17 @@ from bertsmith.data.examples import Example
 from bertsmith.errors import InputError
 from bertsmith.models.surgery import num_labels
 from bertsmith.predict import load
+from bertsmith.runtime import set_threads
 from bertsmith.search.store import Found
 from bertsmith.tasks.classify import NUMBER, ClassifyTask
 from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import check_segments
 
 
-def load_reranker(name: str, *, device: str) -> Bundle:
+def load_reranker(name: str, options: SearchOptions) -> Bundle:
     """The model of `--reranker`. Raises `InputError` unless it gives one number for a text or pair."""
-    bundle = load(name, device=device).bundle
+    set_threads(options.threads)
+    bundle = load(name, device=options.device).bundle
     outputs = num_labels(bundle.model) if bundle.model.classifier is not None else 0
     if outputs != 1:
         has = f"its classifier has {outputs} outputs" if outputs else "it has no classifier"

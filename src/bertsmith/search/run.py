@@ -46,7 +46,7 @@ def search(options: SearchOptions) -> dict[str, Any]:
     if options.reranker is not None:
         from bertsmith.search.rerank import load_reranker
 
-        reranker = load_reranker(options.reranker, device=options.device)
+        reranker = load_reranker(options.reranker, options)
     with closing(open_store(options)) as store:
         seen = list_folder(options.dir, without=getattr(store, "own_files", ()))
         if not seen.files:

@@ -153,6 +153,7 @@ class SqliteStore:
             except BlockingIOError:
                 log.info("another process is writing %s: waiting for it", self.name)
                 fcntl.flock(stream, fcntl.LOCK_EX)
+            self.close()  # the file may be another one by now
             yield
 
     def create(self, head: Head) -> None:

@@ -159,7 +159,7 @@ def test_killed_at_several_moments_of_its_life(indexer: Indexer, encoder_dir: Pa
 
 @pytest.mark.slow
 def test_killed_at_any_write_of_a_commit(indexer: Indexer, encoder_dir: Path, tmp_path: Path) -> None:
-    expected, places = moments(indexer, encoder_dir, tmp_path, number=60)
+    expected, places = moments(indexer, encoder_dir, tmp_path, number=30)
     for at in places:
         assert_survives(indexer, make_folder(tmp_path / str(at)), encoder_dir, expected, at=at)
 

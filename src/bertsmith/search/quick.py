@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from bertsmith.errors import InputError
 from bertsmith.files import read_json
@@ -122,7 +123,8 @@ class QuickQuery:
 
     def vector(self, ids: Sequence[int]) -> np.ndarray:
         """`[size]`, float32; its length means nothing."""
-        states = self.encoder.states(ids)
+        with threadpool_limits(1, user_api="blas"):  # to start and to wake threads takes longer than these products
+            states = self.encoder.states(ids)
         vector = np.concatenate([POOLINGS[kind](states) for kind in self.settings["pooling"]])
         return vector[: self.settings["truncate_dim"]]
 

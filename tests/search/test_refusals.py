@@ -61,10 +61,11 @@ def test_an_empty_query_or_one_that_is_too_long_or_no_text(capsys, folder: Path,
         assert_refused(outcome, r'field "QUERY": is empty; say what to look for')
     outcome = search(capsys, folder, "--model", encoder_dir, query="a \udce9")
     assert_refused(outcome, r'field "QUERY": .*surrogate')
-    assert not (folder / ".bertsmith").exists()
-    for _ in range(2):  # by the model, and by the quick way
+    for is_quick in (False, True):
         outcome = search(capsys, folder, "--model", encoder_dir, query="the cat " * 40)
         assert_refused(outcome, r'field "QUERY": 82 tokens, the limit is 64; shorten it')
+        assert (folder / ".bertsmith").exists() == is_quick
+        find(folder, encoder_dir)
 
 
 def test_bad_numbers_and_addresses(capsys, folder: Path, encoder_dir: Path) -> None:

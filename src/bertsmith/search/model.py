@@ -64,11 +64,11 @@ class SearchModel:
         model = self.loaded
         return Head(folder, self.name, model.fingerprint, model.size, self.signature, model.quick())
 
-    def query_vector(self, head: Head) -> np.ndarray:
-        """`[size]`, float32, of the query; without torch where that is possible."""
+    def query_vector(self, head: Head | None) -> np.ndarray:
+        """`[size]`, float32, of the query; without torch where the store was made by this model and says how."""
         text = self.options.query
         is_loaded = "loaded" in vars(self) or self.options.device not in ("auto", "cpu")
-        if head.quick is None or self._directory is None or is_loaded or not self.is_known_to(head):
+        if is_loaded or head is None or head.quick is None or self._directory is None or not self.is_known_to(head):
             return self.loaded.embed_query(text)
         quick = QuickQuery(self._directory, head.quick)
         ids = quick.ids(text)

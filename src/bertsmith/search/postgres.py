@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ LOCK = "hashtext('bertsmith search'), hashtext(current_schema())"
 
 class PostgresStore:
     """`Store` in the database that `address` names. Raises `InputError` if there is no server, pgvector or right."""
+
+    own_files: tuple[Path, ...] = ()
 
     def __init__(self, address: str) -> None:
         self._psycopg = import_extra("psycopg", extra="search", field="--store")

@@ -48,16 +48,17 @@ def search(options: SearchOptions) -> dict[str, Any]:
 
         reranker = load_reranker(options.reranker, options)
     with closing(open_store(options)) as store:
-        seen = list_folder(options.dir, without=getattr(store, "own_files", ()))
+        seen = list_folder(options.dir, without=store.own_files)
         if not seen.files:
             hidden = f", only {seen.hidden} hidden" if seen.hidden else ""
             raise InputError(f"holds no files to search{hidden}; give a folder with texts", file=options.dir)
         model = SearchModel(options)
-        head, stored, done = bring_up_to_date(store, seen, options, model=model)
-        figures = _figures(store, seen, stored, done, folder=options.dir)
-        vector = model.query_vector(head)
+        head = _checked_head(store, options, model=model)
+        vector = model.query_vector(head)  # first of all: a query may be too long
         if not np.isfinite(vector).all():
             raise RunError(f"{options.model} gives values that are no numbers; the training of it diverged")
+        stored, done = bring_up_to_date(store, head, seen, options, model=model)
+        figures = _figures(store, seen, stored, done, folder=options.dir)
         hits = _hits(store, vector, options, reranker=reranker)
     figures["seconds"] = perf_counter() - started
     return {"hits": hits[: options.top_k], "index": figures}
@@ -73,16 +74,13 @@ def open_store(options: SearchOptions) -> Store:
 
 
 def bring_up_to_date(
-    store: Store, seen: Listing, options: SearchOptions, *, model: SearchModel
-) -> tuple[Head, dict[str, StoredFile], Update]:
-    """The store's head and files, and what was done. Whoever finds nothing to do does not wait for one that writes."""
-    head = _checked_head(store, options, model=model)
+    store: Store, head: Head | None, seen: Listing, options: SearchOptions, *, model: SearchModel
+) -> tuple[dict[str, StoredFile], Update]:
+    """The store's files, and what was done. Whoever finds nothing to do does not wait for one that writes."""
     if head is not None and model.is_known_to(head):
         stored = store.files()
         if is_current(seen, stored) and not store.has_unused():
-            return head, stored, Update()
-    if head is None:
-        _ = model.loaded  # whatever is wrong with it is said before anything is made
+            return stored, Update()
     with store.writing():
         head = _checked_head(store, options, model=model)  # another process may have made it meanwhile
         if head is None:
@@ -93,7 +91,7 @@ def bring_up_to_date(
             head = model.head(_folder(options))
             store.set_head(head)
         done = update(store, options.dir, seen, model=model)
-        return head, store.files(), done
+        return store.files(), done
 
 
 def _checked_head(store: Store, options: SearchOptions, *, model: SearchModel) -> Head | None:

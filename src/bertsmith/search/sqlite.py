@@ -61,7 +61,7 @@ class SqliteStore:
 
     @property
     def own_files(self) -> tuple[Path, ...]:
-        """What belongs to the store, as absolute paths."""
+        """See `Store`."""
         whole = self.path.resolve()
         return tuple(whole.with_name(whole.name + suffix) for suffix in BESIDE)
 

@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -112,6 +113,11 @@ class Store(Protocol):
     @property
     def name(self) -> str:
         """How messages call it; without a password."""
+        ...
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """The files that it lies in, as absolute paths; they are not searched."""
         ...
 
     def head(self) -> Head | None:

@@ -1,7 +1,7 @@
 """A store in PostgreSQL with pgvector, whose nearest neighbours are exact (no index, every vector is compared).
 
-The tables lie in the first schema of the connection's search_path, one folder each; another schema is named in the
-address: `postgresql://host/database?options=-csearch_path%3Dnotes`.
+The tables lie in the first schema of the connection's search_path, one folder each. Another schema that exists is named
+in the address, before the one that holds pgvector: `postgresql://host/database?options=-csearch_path%3Dnotes,public`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from bertsmith.errors import BertsmithError, InputError, nearest
 COMMON = """\
 Every verb also takes:
   --config FILE   options from a YAML file; flags override it
-  --json          print one JSON object
+  --json          print one JSON object (search: one a line)
   --debug         on an error, print the traceback too
   --help          all flags of the verb
 """
@@ -153,7 +153,11 @@ def common_flags(words: list[str]) -> tuple[list[str], Path | None, bool]:
 
 
 def show(verb: Verb, result: Any, options: Any, *, as_json: bool) -> None:
-    """Print a result: as the verb's lines, or as one JSON object."""
+    """Print a result: as the verb's lines, or as one JSON object (of some verbs, one a line)."""
+    if as_json and verb.json_lines is not None:
+        for item in result[verb.json_lines]:
+            print(json.dumps(item, ensure_ascii=False, allow_nan=False))
+        return
     if as_json:
         value = list(result) if isinstance(result, Iterator) else result
         print(json.dumps(value if isinstance(value, dict) else {"result": value}, ensure_ascii=False, allow_nan=False))

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
+from textwrap import shorten
 from typing import Any
+
+from bertsmith.errors import listing
+
+EXCERPT = 300
+"""Characters of a passage that `hits` shows; `--json` has all of it."""
 
 
 def figures(result: dict[str, Any], _options: Any) -> Iterator[str]:
@@ -42,6 +49,32 @@ def guesses(result: list[list[dict[str, Any]]], _options: Any) -> Iterator[str]:
             yield f"[MASK] {number}:"
         for answer in answers:
             yield f"{answer['score']:7.4f}  {answer['token']:<16}  {answer['text']}"
+
+
+def hits(result: dict[str, Any], _options: Any) -> Iterator[str]:
+    """A line for each passage found, `rank  score  file:first-last`, its beginning below; in colours on a terminal."""
+    coloured = sys.stdout.isatty()
+    for rank, hit in enumerate(result["hits"], 1):
+        first, last = hit["lines"]
+        place = f"{hit['file']}:{first}" + (f"-{last}" if last != first else "")
+        scores = f"{hit['score']:.4f}" + (f"  reranked {hit['rerank_score']:.4f}" if "rerank_score" in hit else "")
+        copies = f"  (also {listing(hit['copies'], 3)})" if "copies" in hit else ""
+        text = shorten(hit["passage"], EXCERPT, placeholder=" …")
+        if coloured:
+            scores, place = _rich(scores, "green"), _rich(place, "bold cyan")
+        yield f"{rank:>3}  {scores}  {place}{copies}"
+        yield f"     {text}"
+
+
+def _rich(text: str, style: str) -> str:
+    """`text` as a terminal shows it in `style`; NO_COLOR is honoured."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(width=10_000)
+    with console.capture() as captured:
+        console.print(Text(text, style=style), end="")
+    return captured.get()
 
 
 def doctor(result: dict[str, Any], options: Any) -> Iterator[str]:

@@ -16,6 +16,8 @@ class Verb:
     function: str
     show: str
     """A function of `cli.show`: (result, options) -> lines for stdout."""
+    json_lines: str | None = None
+    """With `--json`, the list of the result whose items are printed, one JSON object a line; None: all as one."""
 
 
 VERBS: dict[str, Verb] = {
@@ -95,6 +97,13 @@ VERBS: dict[str, Verb] = {
     "predict": Verb("one JSON line for each row", "config.inference:PredictOptions", "predict:predict", "json_lines"),
     "embed": Verb(
         "one vector for each text, to .npy or .parquet", "config.embed:EmbedOptions", "embed:embed", "figures"
+    ),
+    "search": Verb(
+        "the passages of a folder that mean what a query says",
+        "config.search:SearchOptions",
+        "search.run:search",
+        "hits",
+        json_lines="hits",
     ),
     "convert": Verb(
         "checkpoints of other systems to a model directory, and back",

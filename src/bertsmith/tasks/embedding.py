@@ -112,7 +112,7 @@ def sentence_inputs(
     errors, cut, inputs = ErrorCollector(), 0, []
     texts = [prompt + text for text in texts]
     if modules.do_lower_case:
-        texts = [_lower(text) for text in texts]
+        texts = [lower_case(text) for text in texts]
     for i, ids in enumerate(tokenizer.encode_ids(texts)):
         if len(ids) > room:
             cut += 1
@@ -127,7 +127,7 @@ def sentence_inputs(
     return inputs, cut
 
 
-def _lower(text: str) -> str:
+def lower_case(text: str) -> str:
     """As sentence-transformers does it, which differs from `str.lower` in a final sigma: "ΟΔΟΣ" -> "οδοσ"."""
     if surrogate_message(text) is not None:
         return text  # the tokenizer refuses it, with its place

@@ -310,6 +310,10 @@ def start_from(
     """
     model = Bert(config, heads=heads, num_labels=num_labels)
     own, theirs = model.state_dict(), bundle.model.state_dict()
+    if config.token_pooler and not any(name.startswith("pooler.") for name in theirs):
+        # a family whose heads all read through one and the same layers: those of the MLM head are trained
+        shared = {name: f"pooler.{name.partition('.')[2]}" for name in theirs if name.startswith("masked_lm.")}
+        theirs |= {new: theirs[old] for old, new in shared.items() if new in own}
     fresh = sorted({name.split(".")[0] for name in own if name not in theirs or own[name].shape != theirs[name].shape})
     kept = {name: tensor for name, tensor in theirs.items() if name in own and name.split(".")[0] not in fresh}
     with torch.no_grad():

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 import bertsmith
+from bertsmith.bundle import load_bundle, start_from
 from bertsmith.config.finetune import ClassifyOptions, QaOptions, TagOptions
 from bertsmith.config.pretrain import PretrainOptions
 from bertsmith.errors import InputError
@@ -121,6 +122,18 @@ def test_pretraining_goes_on_and_stays_a_family(family: str, corpus: Path, tmp_p
     assert theirs.config.model_type == family
     assert not info["missing_keys"], info
     assert not info["unexpected_keys"], info
+
+
+def test_a_head_of_modernbert_starts_from_the_pretrained_one(corpus: Path, tmp_path: Path) -> None:
+    theirs = write_directory("modernbert", corpus, tmp_path / "model")
+    bundle = load_bundle(tmp_path / "model")
+    model, fresh = start_from(bundle, heads=("pooler", "classifier"), num_labels=3, config=bundle.model.config)
+    assert fresh == ["classifier"]
+    assert model.pooler is not None
+    torch.testing.assert_close(model.pooler.dense.weight, theirs.head.dense.weight)
+    torch.testing.assert_close(model.pooler.norm.weight, theirs.head.norm.weight)
+    expected = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", num_labels=3)
+    torch.testing.assert_close(model.pooler.dense.weight, expected.head.dense.weight)
 
 
 def test_vocab_json_and_merges_make_roberta_s_tokenizer(corpus: Path, tmp_path: Path) -> None:

@@ -101,7 +101,6 @@ _BERT = Table(
         Rename("masked_lm.bias", "cls.predictions.bias"),
         Pad("masked_lm.decoder.weight", "cls.predictions.decoder.weight"),
         *_QUESTION_ANSWERING,
-        *_DISCRIMINATOR,
     ],
     exclusive=_named_classifier("classifier", "token_classifier", "multiple_choice"),
     pooler=[*_linear("pooler.dense", "bert.pooler.dense"), *_linear("pooler.norm", "bert.pooler.norm")],
@@ -120,7 +119,6 @@ _ROBERTA = Table(
         Rename("masked_lm.bias", "lm_head.bias"),
         Pad("masked_lm.decoder.weight", "lm_head.decoder.weight"),
         *_QUESTION_ANSWERING,
-        *_DISCRIMINATOR,
     ],
     exclusive={
         "classifier": [
@@ -161,7 +159,6 @@ _DISTILBERT = Table(
         Rename("masked_lm.bias", "vocab_projector.bias"),
         Pad("masked_lm.decoder.weight", "vocab_projector.weight"),
         *_QUESTION_ANSWERING,
-        *_DISCRIMINATOR,
     ],
     exclusive={
         "classifier": [*_PRE_CLASSIFIER, *_linear("classifier.linear", "classifier")],
@@ -229,7 +226,6 @@ _MODERNBERT = Table(
         *_linear("next_sentence.linear", "cls.seq_relationship"),
         Rename("masked_lm.bias", "decoder.bias"),
         Pad("masked_lm.decoder.weight", "decoder.weight"),
-        *_DISCRIMINATOR,
     ],
     exclusive={
         "": [*_linear("masked_lm.dense", "head.dense"), *_linear("masked_lm.norm", "head.norm")],

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from bertsmith.config.search import SearchOptions
 from bertsmith.search.run import DEFAULT, search
@@ -61,6 +64,13 @@ def held_by(file: Path) -> dict[str, list[tuple[int, int, int, str, tuple[float,
 
 def own_store(folder: Path) -> Path:
     return folder / DEFAULT
+
+
+def wait_for(text: str, caplog: pytest.LogCaptureFixture, thread: threading.Thread) -> None:
+    """Until the log says so; it never will if the thread ends first."""
+    while text not in caplog.text:
+        assert thread.is_alive(), caplog.text
+        time.sleep(0.01)
 
 
 def assert_equal_stores(found: dict[str, list[Any]], expected: dict[str, list[Any]]) -> None:

@@ -21,7 +21,7 @@ from bertsmith.search import run as search_run
 from bertsmith.tasks.embedding import embed_texts
 from tests.cli.run import bertsmith as command
 from tests.interop.sentence_models import HIDDEN, bert_directory, change, saved
-from tests.search.folders import HOUR_AGO, assert_equal_stores, find, held_by, own_store, texts, write
+from tests.search.folders import HOUR_AGO, assert_equal_stores, find, held_by, own_store, texts, wait_for, write
 
 QUERY = "the cat sees a red ball"
 
@@ -241,12 +241,10 @@ def test_a_second_process_waits_for_the_first_and_then_has_nothing_to_do(
     store = search_run.SqliteStore(own_store(folder))
     results: list[dict[str, Any]] = []
     second = threading.Thread(target=lambda: results.append(find(folder, encoder_dir)))
-    with store.writing():
-        with caplog.at_level("INFO", logger="bertsmith"):
-            second.start()
-            second.join(1)
-        assert second.is_alive()
-        assert "another process is writing" in caplog.text
+    with store.writing(), caplog.at_level("INFO", logger="bertsmith"):
+        second.start()
+        wait_for("another process is writing", caplog, second)
+        assert store.passages() == 24
     store.close()
     second.join(60)
     assert work(results[0]) == (1, 0)

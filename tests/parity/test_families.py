@@ -220,6 +220,13 @@ def test_every_family_says_what_it_cannot_express() -> None:
         assert to_hf(other)["model_type"] == "bertsmith"
 
 
+def test_modernbert_has_one_activation_for_all_heads() -> None:
+    config = EncoderConfig(**read_fields({"classifier_activation": "relu"}, family="modernbert"))
+    assert (config.pooler_activation, config.masked_lm_activation) == ("relu", "relu")
+    assert to_hf(config)["classifier_activation"] == "relu"
+    assert differences(config.model_copy(update={"masked_lm_activation": "tanh"})) == ["masked_lm_activation"]
+
+
 @pytest.mark.parametrize(
     ("family", "values", "message"),
     [

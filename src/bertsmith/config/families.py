@@ -72,6 +72,8 @@ def differences(config: EncoderConfig) -> list[str]:
     expected = {name: EncoderConfig.model_fields[name].get_default() for name in AXES} | dict(family.fixed)
     if config.family in ROBERTAS:
         expected["position_offset"] = config.pad_token_id + 1
+    if config.family == "modernbert":  # one name for the activation of all heads
+        expected["masked_lm_activation"] = config.pooler_activation
     found = [name for name in AXES if name not in family.free and getattr(config, name) != expected[name]]
     if config.embedding_size == config.hidden_size and "embedding_size" in found:
         found.remove("embedding_size")
@@ -253,7 +255,6 @@ FAMILIES: dict[str, Family] = {
                 "decoder_bias",
                 "pooler_activation",
                 "pooler_input",
-                "masked_lm_activation",
             }
         ),
         defaults={
@@ -284,7 +285,7 @@ FAMILIES: dict[str, Family] = {
             "pooler_input": "classifier_pooling",
             "rope_theta": "global_rope_theta",
         },
-        missing=frozenset({"type_vocab_size", "masked_lm_activation", "layer_types"}),
+        missing=frozenset({"type_vocab_size"}),
         reading=_read_modernbert,
         writing=_write_modernbert,
     ),

@@ -66,7 +66,7 @@ Rule = Rename | Concat | Drop
 def expand(rules: Iterable[Rule], config: EncoderConfig) -> list[Rule]:
     """Rules with `{i}` once per layer: `Rename("a.{i}", "b.{i}")` with 2 layers -> `a.0 b.0`, `a.1 b.1`.
 
-    Concatenations get the proportion of query, key and value.
+    Concatenations get the proportion of query, key and value; of two parts, that of key and value.
     """
     ratio = (config.head_size, config.head_size, config.value_size)
     expanded: list[Rule] = []
@@ -77,7 +77,7 @@ def expand(rules: Iterable[Rule], config: EncoderConfig) -> list[Rule]:
                 expanded.append(Drop(rule.theirs.replace(*number)))
             elif isinstance(rule, Concat):
                 theirs = tuple(name.replace(*number) for name in rule.theirs)
-                expanded.append(Concat(rule.ours.replace(*number), theirs, ratio))
+                expanded.append(Concat(rule.ours.replace(*number), theirs, ratio[-len(theirs) :]))
             else:
                 expanded.append(type(rule)(rule.ours.replace(*number), rule.theirs.replace(*number)))
     return expanded

@@ -1,0 +1,115 @@
+"""An encoder that reads and a decoder that writes (Vaswani et al. 2017), and a decoder alone that goes on with a text.
+
+Not here: how tokens are chosen (`models.generate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bertsmith.batch import Batch
+from bertsmith.config.decoder import DecoderConfig
+from bertsmith.config.encoder import EncoderConfig
+from bertsmith.models.decoder import Decoder, step_batch
+from bertsmith.models.encoder import Encoder
+from bertsmith.models.heads import MaskedLMHead
+from bertsmith.nn.attention import Attention
+from bertsmith.nn.cross_attention import Memory, Past
+from bertsmith.nn.init import initialize
+from bertsmith.nn.linear import Linear
+
+
+class CausalLM(nn.Module):
+    """A decoder with a head that guesses the next token; the head is a BERT's MLM head (`BertLMHeadModel`)."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.decoder = Decoder(config)
+        self.masked_lm = MaskedLMHead(config)
+        initialize(self.masked_lm, std=config.initializer_range)
+
+    def next_logits(self, states: Tensor) -> Tensor:
+        """`[tokens, hidden_size]` -> `[tokens, padded_vocab_size]`, of the token after each."""
+        logits: Tensor = self.masked_lm(states, self.decoder.embeddings.tokens.weight)
+        return logits
+
+    def forward(self, batch: Batch, memories: Sequence[Memory] = ()) -> Tensor:
+        """`[total, padded_vocab_size]`: at each token the logits of the next one."""
+        return self.next_logits(self.decoder(batch, memories))
+
+
+class Seq2Seq(nn.Module):
+    """An encoder, and a `CausalLM` that reads its states."""
+
+    def __init__(self, encoder: EncoderConfig, decoder: DecoderConfig) -> None:
+        super().__init__()
+        if not decoder.cross_attention:
+            raise ValueError("a decoder without cross_attention cannot read the encoder")
+        self.encoder = Encoder(encoder)
+        self.writer = CausalLM(decoder)
+        width = decoder.source_size or decoder.hidden_size
+        self.project = Linear(encoder.hidden_size, width) if encoder.hidden_size != width else None
+        """Between states and a decoder of another width (`enc_to_dec_proj` of transformers)."""
+
+    def read(self, source: Batch) -> list[Memory]:
+        """What the decoder needs of the sources."""
+        states = self.encoder(source)
+        return self.writer.decoder.read(states if self.project is None else self.project(states), source)
+
+    def forward(self, source: Batch, target: Batch) -> Tensor:
+        """`[total of target, padded_vocab_size]`: at each token of the targets the logits of the next one.
+
+        Sequence i of `target` is written from sequence i of `source`.
+        """
+        logits: Tensor = self.writer(target, self.read(source))
+        return logits
+
+
+class Writing:
+    """Targets that are being written, a token at a time: keys and values of what was written stay in memory."""
+
+    def __init__(self, model: CausalLM, memories: Sequence[Memory], *, rows: int, capacity: int) -> None:
+        """`rows` targets of at most `capacity` tokens; `memories` have a row for each."""
+        self.model, self.memories, self.capacity = model, list(memories), capacity
+        self.places = torch.zeros(rows, dtype=torch.long, device=model.decoder.embeddings.tokens.weight.device)
+        """`[rows]`: where the next token of each stands."""
+        self.past: list[Past] = []
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """`[rows]`, the next token of each target -> `[rows, vocab_size]`, the logits of the one after it."""
+        attentions = [self._attention(layer) for layer in range(self.model.config.num_hidden_layers)]
+        states = self.model.decoder(step_batch(tokens, self.places), self.memories, attentions=attentions)
+        self.places = self.places + 1
+        return self.model.next_logits(states)[:, : self.model.config.vocab_size]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep some targets, in a new order, perhaps several times: finished ones leave, beams fork."""
+        self.memories = [memory.select(rows) for memory in self.memories]
+        for past in self.past:
+            past.select(rows)
+        self.places = self.places[rows]
+
+    def _attention(self, layer: int) -> Attention:
+        def attention(
+            query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, window: int | None = None
+        ) -> Tensor:
+            assert not dropout
+            assert window is None
+            if layer == len(self.past):
+                self.past.append(Past(len(key), self.capacity, like=(key, value)))
+            past, places = self.past[layer], batch.position_ids
+            past.write(key, value, places)
+            longest = int(places.max()) + 1
+            keys, values = past.keys[:, :, :longest], past.values[:, :, :longest]
+            seen = None
+            if int(places.min()) + 1 < longest:
+                seen = (torch.arange(longest, device=places.device) <= places[:, None])[:, None, None]
+            context = F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=seen)
+            return context[:, :, 0]
+
+        return attention

@@ -79,9 +79,13 @@ class Writing:
         self.places = torch.zeros(rows, dtype=torch.long, device=model.decoder.embeddings.tokens.weight.device)
         """`[rows]`: where the next token of each stands."""
         self.past: list[Past] = []
+        self.longest, self.is_even = 0, True
+        """Of the step that is taken: one more than the last place, and whether all rows have that place."""
 
     def step(self, tokens: Tensor) -> Tensor:
         """`[rows]`, the next token of each target -> `[rows, vocab_size]`, the logits of the one after it."""
+        places = self.places.tolist()
+        self.longest, self.is_even = max(places) + 1, min(places) == max(places)
         attentions = [self._attention(layer) for layer in range(self.model.config.num_hidden_layers)]
         states = self.model.decoder(step_batch(tokens, self.places), self.memories, attentions=attentions)
         self.places = self.places + 1
@@ -102,13 +106,12 @@ class Writing:
             assert window is None
             if layer == len(self.past):
                 self.past.append(Past(len(key), self.capacity, like=(key, value)))
-            past, places = self.past[layer], batch.position_ids
-            past.write(key, value, places)
-            longest = int(places.max()) + 1
+            past, longest = self.past[layer], self.longest
+            past.write(key, value, longest - 1 if self.is_even else batch.position_ids)
             keys, values = past.keys[:, :, :longest], past.values[:, :, :longest]
             seen = None
-            if int(places.min()) + 1 < longest:
-                seen = (torch.arange(longest, device=places.device) <= places[:, None])[:, None, None]
+            if not self.is_even:
+                seen = (torch.arange(longest, device=key.device) <= batch.position_ids[:, None])[:, None, None]
             context = F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=seen)
             return context[:, :, 0]
 

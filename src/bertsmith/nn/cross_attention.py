@@ -89,10 +89,13 @@ class Past:
         self.keys = key.new_zeros(rows, key.shape[-2], capacity, key.shape[-1])
         self.values = value.new_zeros(rows, value.shape[-2], capacity, value.shape[-1])
 
-    def write(self, key: Tensor, value: Tensor, places: Tensor) -> None:
-        """`[rows, heads, size]` each, at `places` `[rows]`."""
-        rows = torch.arange(len(places), device=places.device)
-        self.keys[rows, :, places], self.values[rows, :, places] = key, value
+    def write(self, key: Tensor, value: Tensor, places: Tensor | int) -> None:
+        """`[rows, heads, size]` each, at `places` `[rows]`, or at one place that all rows have."""
+        if isinstance(places, int):
+            self.keys[:, :, places], self.values[:, :, places] = key, value
+        else:
+            rows = torch.arange(len(places), device=places.device)
+            self.keys[rows, :, places], self.values[rows, :, places] = key, value
 
     def select(self, rows: Tensor) -> None:
         """Keep some rows, in a new order, perhaps several times."""

@@ -13,14 +13,14 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from bertsmith.card import CARD, Card, model_card
 from bertsmith.config.encoder import EncoderConfig
@@ -225,13 +225,31 @@ def build(config: EncoderConfig, state: dict[str, Tensor], *, rules: Sequence[Ru
     sizes = [len(t) for name, t in tensors.items() if name.startswith(("classifier.", "token_classifier."))]
     with torch.device("meta"):
         model = Bert(config, heads=heads, num_labels=sizes[0] if sizes else 2)
-    wanted, theirs = model.state_dict(), their_names(rules)
+    encoder = tuple(name for name in unknown if name.startswith(families.encoder_names(config.family)))
+    put_in(model, tensors, theirs=their_names(rules), unknown=unknown, without_place=encoder)
+    return model, unknown
+
+
+def put_in(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    theirs: Mapping[str, str],
+    unknown: Sequence[str],
+    without_place: Sequence[str] = (),
+) -> None:
+    """Give `model`, built without memory, these tensors as float32, and set it to evaluation mode. `theirs`: their name
+    of each; `unknown`: those that no rule knows, of which `without_place` may not be there.
+
+    Raises `InputError` as `build` does.
+    """
+    wanted = model.state_dict()
     missing = [theirs[name] for name in wanted if name not in tensors]
     if missing:
         others = f"; not recognised: {listing(unknown, 5)}" if unknown else ""
         raise InputError(f"tensors are missing: {listing(missing, 5)}{others}")
     surplus = [theirs[name] for name in tensors if name not in wanted]
-    surplus += [name for name in unknown if name.startswith(families.encoder_names(config.family))]
+    surplus += without_place
     if surplus:
         raise InputError(f"tensors for which config.json leaves no place: {listing(surplus, 5)}")
     for name, tensor in tensors.items():
@@ -243,7 +261,7 @@ def build(config: EncoderConfig, state: dict[str, Tensor], *, rules: Sequence[Ru
         if not torch.isfinite(tensor).all():
             raise InputError(f"tensor {theirs[name]} holds values that are no numbers; the training of it diverged")
     model.load_state_dict({name: tensors[name].float() for name in wanted}, assign=True)
-    return model.eval(), unknown
+    model.eval()
 
 
 def check_vocabulary(model: Bert, tokenizer: TextTokenizer, *, path: Path) -> None:

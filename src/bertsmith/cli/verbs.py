@@ -95,6 +95,12 @@ VERBS: dict[str, Verb] = {
         "figures",
     ),
     "predict": Verb("one JSON line for each row", "config.inference:PredictOptions", "predict:predict", "json_lines"),
+    "generate": Verb(
+        "go on with a text, or write what a text becomes: one JSON line for each",
+        "config.inference:GenerateOptions",
+        "generate:generate_texts",
+        "json_lines",
+    ),
     "embed": Verb(
         "one vector for each text, to .npy or .parquet", "config.embed:EmbedOptions", "embed:embed", "figures"
     ),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from bertsmith.config.finetune import LongDocs
 from bertsmith.config.options import Options
 
 
@@ -82,6 +83,53 @@ class FillOptions(ModelOptions):
     """Guesses for each [MASK]."""
     targets: str | None = None
     """Answer with these tokens only, parted by commas; their probabilities are still among all tokens."""
+
+
+class GenerateOptions(ModelOptions):
+    """Write: one JSON line for each text. An encoder-decoder writes what it makes of it, a decoder alone goes on."""
+
+    text: str | None = None
+    """One text."""
+    data: Path | None = None
+    """A file of texts (.txt: one a line; .tsv .csv .jsonl .parquet: column text or source)."""
+    columns: str | None = None
+    """`text=review` maps a file's header; `text,-` names the columns of a file without one."""
+    long_docs: LongDocs = "error"
+    """What to do with a longer text than the model reads: refuse it, or cut its end off (of a text to go on with: its
+    beginning)."""
+    max_new_tokens: int | None = Field(default=None, ge=0)
+    """Most tokens to write; by default 128, or as many as the decoder can, a decoder alone in half of its positions."""
+    beams: int = Field(default=1, ge=1)
+    """Sequences that are followed side by side; the likeliest is printed."""
+    length_penalty: float = 1.0
+    """A finished sequence's log-probability is divided by its length to this power: above 1 prefers long ones."""
+    sample: bool = False
+    """Draw tokens by their probability instead of taking the likeliest."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Below 1 draws more of what is likely, above 1 less."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Draw from so many likeliest tokens."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Draw from the fewest likeliest tokens that hold this share of the probability."""
+    no_repeat_ngram: int | None = Field(default=None, ge=1)
+    """Write no sequence of so many tokens twice."""
+    forced_first: str | None = None
+    """Token that shall come first, for example one that names a language."""
+    seed: int = 0
+    """Of what is drawn."""
+    batch_size: int = Field(default=32, ge=1)
+    """Texts written at a time."""
+
+    @model_validator(mode="after")
+    def _one_text(self) -> GenerateOptions:
+        if (self.text is None) == (self.data is None):
+            raise ValueError("give either --text TEXT or --data FILE")
+        if self.sample and self.beams > 1:
+            raise ValueError("--sample draws one sequence, --beams follows several; give one of them")
+        for name in ("temperature", "top_k", "top_p"):
+            if name in self.model_fields_set and not self.sample:
+                raise ValueError(f"--{name.replace('_', '-')} is for --sample")
+        return self
 
 
 class DoctorOptions(Options):

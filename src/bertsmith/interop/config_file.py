@@ -43,7 +43,8 @@ def read_config(path: Path) -> EncoderConfig:
     if values.get("position_embedding_type", "absolute") != "absolute":
         raise InputError("only absolute positions are a BERT's", file=file, field="position_embedding_type")
     if values.get("is_decoder"):
-        raise InputError("a decoder; an encoder is needed here", file=file, field="is_decoder")
+        fix = "an encoder is needed here; `bertsmith generate` writes with it"
+        raise InputError(f"a decoder; {fix}", file=file, field="is_decoder")
     return parse_config(values, file=file, family=None if kind == "bertsmith" else kind)
 
 

@@ -88,6 +88,12 @@ VERBS: dict[str, Verb] = {
         "train.finetune:finetune",
         "figures",
     ),
+    "finetune seq2seq": Verb(
+        "write a target from a source: translation, summaries, any rewriting",
+        "config.finetune:Seq2SeqOptions",
+        "train.seq2seq:finetune_seq2seq",
+        "figures",
+    ),
     "evaluate": Verb(
         "metrics; exit 3 if --fail-under is missed",
         "config.inference:EvaluateOptions",

@@ -131,6 +131,60 @@ class ChoiceOptions(FinetuneOptions):
     """What to do with a longer row: refuse it, or cut the end of its longer text off (counted)."""
 
 
+class Seq2SeqOptions(TrainingOptions):
+    """Fine-tune for writing a target from a source: translation, summaries, any rewriting. Rows have `source` and
+    `target`, or stand in two .txt files of equal length."""
+
+    model: str | None = None
+    """An encoder that both halves start from: a model directory, or hf:org/name[@revision]. The attention to the source
+    starts fresh."""
+    from_scratch: bool = False
+    """Start from random weights and a vocabulary trained on both sides of the rows, instead of `--model`."""
+    train: Path
+    """Training rows, or the file of their sources."""
+    train_target: Path | None = None
+    """The file of the targets, if `--train` has sources alone."""
+    dev: Path | None = None
+    """Rows to choose the best checkpoint by (BLEU of what is written); without it the last one is kept."""
+    dev_target: Path | None = None
+    """The file of their targets."""
+    columns: str | None = None
+    """`source=de,target=en` maps a file's header; `source,target` names the columns of a file without one."""
+    max_length: int = Field(default=128, ge=4)
+    """Longest source, special tokens included."""
+    max_target_length: int = Field(default=128, ge=4)
+    """Longest target."""
+    long_docs: LongDocs = "error"
+    """What to do with a longer source or target: refuse it, or cut its end off (not counted)."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Share of each target that is spread over all tokens (Szegedy et al. 2016)."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Dropout on hidden states and attention probabilities."""
+    layers: int | None = Field(default=None, ge=1)
+    """Blocks of each half of a new model; by default 3."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of a new model; by default 256. Heads have 64 dimensions, the feed-forward part is 4 times as wide."""
+    vocab_size: int | None = Field(default=None, ge=6)
+    """Pieces of a new vocabulary; by default 8,000."""
+    dev_rows: int = Field(default=500, ge=1)
+    """Most dev rows that an evaluation during the run writes; the last one takes all."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many evaluations without a better one."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Seq2SeqOptions:
+        if (self.model is None) == (not self.from_scratch):
+            raise ValueError("give either --model M or --from-scratch")
+        for name in ("layers", "hidden", "vocab_size"):
+            if self.model is not None and getattr(self, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is for --from-scratch; --model has a shape of its own")
+        if self.dev is None and (self.patience or self.dev_target):
+            raise ValueError("--patience and --dev-target are about dev rows; give --dev FILE")
+        if self.fsdp:
+            raise ValueError("--fsdp is not there for encoder-decoders; leave it out")
+        return self
+
+
 class SimilarityOptions(FinetuneOptions):
     """Options that embedders and rerankers share."""
 

@@ -56,6 +56,18 @@ class Seq2Seq(nn.Module):
         self.project = Linear(encoder.hidden_size, width) if encoder.hidden_size != width else None
         """Between states and a decoder of another width (`enc_to_dec_proj` of transformers)."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.embeddings.tokens.weight.device
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained values as a file has them: without the rows that pad the vocabularies."""
+        configs = (self.encoder.config, self.writer.config)
+        padding = sum((config.padded_vocab_size - config.vocab_size) * config.embedding_width for config in configs)
+        return sum(parameter.numel() for parameter in self.parameters()) - padding
+
     def read(self, source: Batch) -> list[Memory]:
         """What the decoder needs of the sources."""
         states = self.encoder(source)

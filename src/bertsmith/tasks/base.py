@@ -58,11 +58,11 @@ class Trainable(Protocol):
         """Number of items of each loss term in `batch`, from shapes alone (no device is asked)."""
         ...
 
-    def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
+    def loss(self, model: Any, batch: Batch) -> dict[str, LossTerm]:
         """The loss terms of `batch`; the run minimises the sum of their means."""
         ...
 
-    def flops(self, model: Bert, batch: Batch) -> int:
+    def flops(self, model: Any, batch: Batch) -> int:
         """Floating-point operations that the forward pass of `batch` requires (see `models.flops`)."""
         ...
 
@@ -80,7 +80,7 @@ class Coupled(Trainable, Protocol):
         """Whether it does depend on them."""
         ...
 
-    def vectors(self, model: Bert, batch: Batch) -> Tensor:
+    def vectors(self, model: Any, batch: Batch) -> Tensor:
         """`[sequences, size]`, float32 or wider, in the order of the rows and their texts."""
         ...
 
@@ -108,6 +108,14 @@ class Encoded:
     def tokens(self) -> int:
         """Number of tokens."""
         return sum(len(ids) for ids in self.sequences)
+
+
+class Collating(Protocol):
+    """What makes batches of inputs."""
+
+    def collate(self, inputs: Sequence[Encoded]) -> Batch:
+        """Pack inputs, with what the loss needs if all have it."""
+        ...
 
 
 class Task(Trainable, Protocol):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bertsmith.batch import Batch
 from bertsmith.data.loader import Step
-from bertsmith.models.bert import Bert
+from bertsmith.models.network import Network
 from bertsmith.runtime import products_in
 from bertsmith.tasks.base import Coupled, LossTerm, Trainable, mean_losses
 from bertsmith.train.checkpoint import random_states, set_random_states
@@ -31,7 +31,7 @@ ALONE = Ranks()
 
 def accumulate(
     replica: nn.Module,
-    model: Bert,
+    model: Network,
     task: Trainable,
     step: Step,
     *,
@@ -65,7 +65,7 @@ def accumulate(
 
 
 def by_vectors(
-    model: Bert, task: Coupled, batches: Sequence[Batch], *, own: int, counts: Mapping[str, int], ranks: Ranks
+    model: Network, task: Coupled, batches: Sequence[Batch], *, own: int, counts: Mapping[str, int], ranks: Ranks
 ) -> tuple[dict[str, LossTerm], list[Tensor], list[dict[str, Tensor]]]:
     """The loss terms of all ranks' first `own` batches together; for each batch here the gradient by its vectors (zero
     for a filler), and the random states before it.

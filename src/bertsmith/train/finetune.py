@@ -21,10 +21,11 @@ from bertsmith.data.loader import Loader
 from bertsmith.errors import InputError
 from bertsmith.files import read_json, to_json, write_file
 from bertsmith.models.bert import Bert
+from bertsmith.models.network import Network
 from bertsmith.models.surgery import freeze, reinitialize
 from bertsmith.nn.init import initialize
 from bertsmith.runtime import machine, set_threads, versions
-from bertsmith.tasks.base import Encoded, Task
+from bertsmith.tasks.base import Collating, Encoded, Task
 from bertsmith.tasks.classify import ClassifyTask
 from bertsmith.tasks.embed import EmbedTask
 from bertsmith.tasks.embedding import sentence_limit
@@ -49,7 +50,7 @@ BASE_RATE, BASE_DEVIATION, BASE_WIDTH = 5e-5, 0.042, 768
 class EncodedData:
     """A `Dataset` of encoded rows; each batch is in order of length."""
 
-    def __init__(self, task: Task, inputs: Sequence[Encoded]) -> None:
+    def __init__(self, task: Collating, inputs: Sequence[Encoded]) -> None:
         self.task, self.inputs = task, inputs
 
     def size(self, epoch: int) -> int:  # noqa: ARG002 - the same in every epoch
@@ -131,7 +132,7 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
         return preview(run, options)
     if dev.rows:
         run.evaluate = lambda whole: task.judge(dev.rows, results(whole, task, dev.rows, dev.inputs)).metrics
-        run.after_evaluation = keep_best(run, task, patience=options.patience)
+        run.after_evaluation = keep_best(run, task.primary_metric, patience=options.patience)
     train(run)
     model = whole_model(model)
     if not ranks.is_first:
@@ -231,11 +232,11 @@ def suitable_rate(model: Bert) -> float:
     return BASE_RATE * math.sqrt(mean) / BASE_DEVIATION * BASE_WIDTH / model.config.hidden_size
 
 
-def keep_best(run: Run, task: Task, *, patience: int | None) -> Any:
-    """A callback that saves the weights whenever the primary metric is better than ever before."""
+def keep_best(run: Run, metric: str, *, patience: int | None) -> Any:
+    """A callback that saves the weights whenever the metric is better than ever before."""
 
-    def after_evaluation(model: Bert, metrics: dict[str, float]) -> bool:
-        progress, value = run.progress, metrics[task.primary_metric]
+    def after_evaluation(model: Network, metrics: dict[str, float]) -> bool:
+        progress, value = run.progress, metrics[metric]
         if progress.best_value is None or value > progress.best_value:
             progress.best_value, progress.best_step = value, progress.step
             progress.evaluations_without_gain = 0

@@ -27,7 +27,7 @@ from torch import nn
 from bertsmith.config.training import Precision, ScheduleName
 from bertsmith.data.loader import Loader, Step
 from bertsmith.errors import Interrupted, RunError
-from bertsmith.models.bert import Bert
+from bertsmith.models.network import Network
 from bertsmith.runtime import synchronize
 from bertsmith.tasks.base import Trainable
 from bertsmith.train.accumulate import accumulate
@@ -69,7 +69,7 @@ class Plan:
 class Run:
     """A training run: what it trains, and how far it is."""
 
-    model: Bert
+    model: Network
     task: Trainable
     optimizers: tuple[torch.optim.Optimizer, ...]
     loader: Loader
@@ -80,9 +80,9 @@ class Run:
     tensorboard: bool = False
     """Whether figures go to `…/train/tensorboard` too."""
     progress: Progress = field(default_factory=Progress)
-    evaluate: Callable[[Bert], dict[str, float]] | None = None
+    evaluate: Callable[[Any], dict[str, float]] | None = None
     """Called on rank 0 with the whole model, while the others wait: the figures of any world size are comparable."""
-    after_evaluation: Callable[[Bert, dict[str, float]], bool] | None = None
+    after_evaluation: Callable[[Any, dict[str, float]], bool] | None = None
     """Called on rank 0 with the whole model and the metrics; True ends the run (early stopping)."""
     ranks: Ranks = field(default_factory=Ranks)
     replica: nn.Module | None = None

@@ -8,6 +8,7 @@ multiplies in the precision of the run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,11 +63,13 @@ def make_optimizers(
 
 def layer_scales(model: nn.Module, decay: float) -> dict[str, float]:
     """Share of the learning rate by parameter: 1 above the blocks, `decay` in the last one, and so on downwards."""
-    blocks = 1 + max((int(key.split(".")[2]) for key, _ in model.named_parameters() if ".blocks." in key), default=-1)
+    numbers = {key: re.search(r"\bblocks\.(\d+)\.", key) for key, _ in model.named_parameters()}
+    blocks = 1 + max((int(found[1]) for found in numbers.values() if found), default=-1)
 
     def above(key: str) -> int:
-        if ".blocks." in key:
-            return blocks - int(key.split(".")[2])
+        found = numbers[key]
+        if found is not None:
+            return blocks - int(found[1])
         return blocks + 1 if ".embeddings." in key else 0
 
     return {key: decay ** above(key) for key, _ in model.named_parameters()}

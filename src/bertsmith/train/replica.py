@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bertsmith.batch import Batch
 from bertsmith.models.bert import Bert
+from bertsmith.models.network import Network, SomeNetwork
 from bertsmith.models.surgery import num_labels
 from bertsmith.tasks.base import Coupled, LossTerm, Trainable, mean_losses
 from bertsmith.train.distributed import Ranks
@@ -25,7 +26,7 @@ from bertsmith.train.distributed import Ranks
 class StepLoss(nn.Module):
     """The loss of one micro-batch, as a module, because DDP and FSDP2 hook onto a module's forward."""
 
-    def __init__(self, model: Bert, task: Trainable) -> None:
+    def __init__(self, model: Network, task: Trainable) -> None:
         super().__init__()
         self.model, self.task = model, task
 
@@ -49,7 +50,7 @@ def figures_of(terms: Mapping[str, LossTerm]) -> dict[str, Tensor]:
     return {name: torch.stack([term.total.detach().double(), term.correct.double()]) for name, term in terms.items()}
 
 
-def make_replica(model: Bert, task: Trainable, ranks: Ranks, *, fsdp: bool) -> nn.Module:
+def make_replica(model: Network, task: Trainable, ranks: Ranks, *, fsdp: bool) -> nn.Module:
     """What the loop calls in place of `StepLoss`. With `fsdp`, the parameters of `model` become shards, in place.
 
     A shard holds a part of every matrix. A block's are put together when its turn comes, forward and backward; what
@@ -101,12 +102,12 @@ def whole(tensor: Tensor) -> Tensor:
     return all_of_it
 
 
-def whole_model(model: Bert) -> Bert:
+def whole_model(model: SomeNetwork) -> SomeNetwork:
     """`model` itself, or, if it is sharded, a copy with whole parameters. Every rank must call it."""
-    if not is_sharded(model):
+    if not is_sharded(model) or not isinstance(model, Bert):  # an encoder-decoder is never sharded
         return model
     state = {name: whole(tensor) for name, tensor in model.state_dict().items()}
     with torch.device("meta"):
         copy = Bert(model.config, heads=model.heads, num_labels=num_labels(model))
     copy.load_state_dict(state, assign=True)
-    return copy
+    return cast(SomeNetwork, copy)

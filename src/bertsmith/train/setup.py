@@ -11,7 +11,7 @@ import torch
 from bertsmith.config.training import Precision, TrainingOptions
 from bertsmith.data.loader import Loader, Position
 from bertsmith.errors import InputError, import_extra
-from bertsmith.models.bert import Bert
+from bertsmith.models.network import Network
 from bertsmith.runtime import fastest_precision, keep_memory, measure_peak, set_threads
 from bertsmith.tasks.base import Trainable
 from bertsmith.train.checkpoint import load_checkpoint
@@ -40,7 +40,7 @@ EVALUATIONS = 10
 
 def set_up(
     options: TrainingOptions,
-    model: Bert,
+    model: Network,
     task: Trainable,
     loader: Loader,
     directory: TrainingDirectory,

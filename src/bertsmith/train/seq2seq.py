@@ -1,0 +1,199 @@
+"""`bertsmith finetune seq2seq`: an encoder-decoder from rows of source and target, from an encoder or from nothing.
+
+Not here: the loss (`tasks.seq2seq`), the loop (`train.loop`), writing (`models.generate`).
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from bertsmith.bundle import load_bundle, resolve
+from bertsmith.card import Card
+from bertsmith.config.decoder import DecoderConfig
+from bertsmith.config.encoder import EncoderConfig
+from bertsmith.config.finetune import Seq2SeqOptions
+from bertsmith.config.tokenizer import TokenizerOptions
+from bertsmith.data.loader import Loader
+from bertsmith.data.parallel import ParallelExample, read_parallel
+from bertsmith.errors import InputError, import_extra
+from bertsmith.files import read_json, to_json, write_file
+from bertsmith.metrics.translation import translation_metrics
+from bertsmith.models.bert import Bert
+from bertsmith.models.generate import Search
+from bertsmith.models.seq2seq import Seq2Seq
+from bertsmith.presets import size_fields
+from bertsmith.runtime import machine, set_threads, versions
+from bertsmith.tasks.seq2seq import Seq2SeqTask
+from bertsmith.tokenizer.directory import load_tokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
+from bertsmith.tokenizer.train import train_tokenizer
+from bertsmith.train.directory import open_training_directory
+from bertsmith.train.distributed import join_ranks
+from bertsmith.train.finetune import EncodedData, keep_best
+from bertsmith.train.loop import train
+from bertsmith.train.setup import preview, set_up, speed_report
+from bertsmith.writer import Writer, write_writer
+
+log = logging.getLogger("bertsmith")
+
+SCRATCH_RATE, WARM_RATE = 1e-3, 1e-4
+"""Highest learning rate from nothing, and from an encoder."""
+
+DEFAULT_EPOCHS = 10.0
+WRITTEN_AT_A_TIME = 64
+
+
+def finetune_seq2seq(options: Seq2SeqOptions) -> dict[str, Any]:
+    """Train an encoder-decoder; returns the report that also stands in `train/report.json`.
+
+    Raises `InputError` before anything is written. With `dev` the evaluation after each epoch decides, by BLEU, which
+    weights are kept.
+    """
+    with join_ranks(options.device) as ranks:
+        if ranks.world_size > 1:
+            raise InputError("an encoder-decoder is trained in one process", field="torchrun")
+        set_threads(options.threads)
+        directory = open_training_directory(options)
+        if directory.finished:
+            log.info("%s has ended already", directory.out)
+            finished: dict[str, Any] = read_json(directory.train / "report.json")
+            return finished
+        rows = read_parallel(options.train, options.train_target, columns=options.columns)
+        dev = [] if options.dev is None else read_parallel(options.dev, options.dev_target, columns=options.columns)
+        if dev:
+            import_extra("sacrebleu", extra="seq2seq", field="--dev")  # fails here, before anything is written
+        torch.manual_seed(options.seed)
+        model, tokenizer = starting_point(options, rows)
+        task = Seq2SeqTask(options.max_length, options.max_target_length, options.long_docs, options.label_smoothing)
+        inputs = task.prepare(rows, tokenizer)
+        sources = [encoded.sequences[0].tolist() for encoded in task.prepare(dev, tokenizer)]
+        loader = Loader(
+            EncodedData(task, inputs),
+            batch_size=options.batch_size,
+            micro_batch=options.micro_batch,
+            seed=options.seed,
+        )
+        run = set_up(
+            options,
+            model.to(ranks.device),
+            task,
+            loader,
+            directory,
+            default_epochs=DEFAULT_EPOCHS,
+            eval_each_epoch=True,
+            learning_rate=options.learning_rate or (SCRATCH_RATE if options.from_scratch else WARM_RATE),
+            ranks=ranks,
+        )
+        if options.plan:
+            return preview(run, options)
+        writer = Writer(directory.out, model, tokenizer, tokenizer.cls_id, tokenizer.sep_id)
+
+        def measured(most: int) -> dict[str, Any]:
+            written = write_all(writer, sources[:most], most_tokens=options.max_target_length - 1)
+            return translation_metrics(written, [row.target for row in dev[:most]])
+
+        if dev:
+            run.evaluate = lambda _: numbers(measured(options.dev_rows))
+            run.after_evaluation = keep_best(run, "bleu", patience=options.patience)
+        train(run)
+        report = speed_report(run, options) | {"rows": len(rows), "learning_rate": run.plan.learning_rate}
+        if dev:
+            model.load_state_dict(load_file(directory.train / "best.safetensors"))
+            report |= {f"dev_{name}": value for name, value in measured(len(dev)).items()}
+            report |= {"best_step": run.progress.best_step, "best_value": run.progress.best_value}
+        write_file(directory.train / "report.json", to_json(report))
+        start = "random weights" if options.model is None else f"`{options.model}`"
+        write_writer(
+            directory.work,
+            model.cpu(),
+            tokenizer,
+            task=task.manifest(),
+            provenance={
+                "model": options.model,
+                "train": str(options.train),
+                "versions": versions(),
+                "machine": machine(),
+                "report": report,
+            },
+            card=Card(
+                title=options.out.name,
+                origin=f"Trained by `bertsmith finetune seq2seq` from {start}.",
+                data=f"`{Path(options.train).name}`, {len(rows):,} rows.",
+                figures=numbers(report),
+            ),
+        )
+        directory.finish()
+        return report
+
+
+def numbers(figures: dict[str, Any]) -> dict[str, Any]:
+    """Without signatures."""
+    return {name: value for name, value in figures.items() if not isinstance(value, str)}
+
+
+def write_all(writer: Writer, sources: Sequence[Sequence[int]], *, most_tokens: int, beams: int = 1) -> list[str]:
+    """What is written from each source, in their order; computed in order of length."""
+    search = Search(end=writer.end, max_new_tokens=most_tokens, beams=beams)
+    writer.model.eval()
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    found = [""] * len(sources)
+    for start in range(0, len(order), WRITTEN_AT_A_TIME):
+        part = order[start : start + WRITTEN_AT_A_TIME]
+        for i, text in zip(part, writer.write([sources[i] for i in part], search), strict=True):
+            found[i] = text
+    return found
+
+
+def starting_point(options: Seq2SeqOptions, rows: Sequence[ParallelExample]) -> tuple[Seq2Seq, TextTokenizer]:
+    """The model of step 0 and its tokenizer."""
+    dropout = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
+    longest = max(options.max_length, options.max_target_length)
+    if options.model is None:
+        tokenizer = shared_tokenizer(rows, vocab_size=options.vocab_size or 8000, longest=longest)
+        fields = size_fields(options.layers or 3, options.hidden or 256) | dropout
+        fields |= {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": longest}
+        fields |= {"pad_token_id": tokenizer.pad_id}
+        return Seq2Seq(EncoderConfig(**fields), DecoderConfig(**fields)), tokenizer
+    bundle = load_bundle(resolve(options.model))
+    config = bundle.model.config.model_copy(update=dropout)
+    if config.family != "bert" or longest > config.max_position_embeddings:
+        problem = f"is of the family {config.family}; both halves must be BERTs"
+        if config.family == "bert":
+            problem = f"reads {config.max_position_embeddings} tokens; lower --max-length and --max-target-length"
+        raise InputError(problem, field="--model")
+    model = Seq2Seq(config, DecoderConfig(**config.model_dump()))
+    fresh = copy_halves(bundle.model, model)
+    log.info("starting fresh: %s", ", ".join(fresh))
+    return model, bundle.tokenizer
+
+
+@torch.no_grad()
+def copy_halves(start: Bert, model: Seq2Seq) -> list[str]:
+    """Give both halves the encoder's weights, and the head those of a masked-LM head; returns what starts fresh."""
+    encoder = start.encoder.state_dict()
+    model.encoder.load_state_dict(encoder)
+    missing = model.writer.decoder.load_state_dict(encoder, strict=False).missing_keys
+    fresh = sorted({"attention to the source" if ".cross" in name else name for name in missing})
+    if start.masked_lm is None:
+        return [*fresh, "masked_lm"]
+    model.writer.masked_lm.load_state_dict(start.masked_lm.state_dict())
+    return fresh
+
+
+def shared_tokenizer(rows: Sequence[ParallelExample], *, vocab_size: int, longest: int) -> TextTokenizer:
+    """One vocabulary of both sides."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "both.txt"
+        text.write_text("".join(f"{row.source}\n{row.target}\n" for row in rows), encoding="utf-8")
+        out = Path(folder) / "tokenizer"
+        train_tokenizer(
+            TokenizerOptions(files=(text,), out=out, vocab_size=vocab_size, max_length=longest, lowercase=False)
+        )
+        return load_tokenizer(out)

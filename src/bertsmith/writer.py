@@ -1,0 +1,214 @@
+"""A directory that writes: a decoder (`BertLMHeadModel`), or an encoder and a decoder (`EncoderDecoderModel`), as
+transformers has them.
+
+Not here: how tokens are chosen (`models.generate`), whose names the tensors have (`interop.decoders`), directories of
+encoders (`bundle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save
+
+from bertsmith.batch import Batch
+from bertsmith.bundle import put_in
+from bertsmith.card import CARD, Card, figures_table
+from bertsmith.config.decoder import DecoderConfig
+from bertsmith.config.encoder import EncoderConfig, shape_problem
+from bertsmith.config.families import read_fields
+from bertsmith.errors import ErrorCollector, InputError
+from bertsmith.files import MANIFEST, read_json, read_manifest, to_json, write_file, write_manifest
+from bertsmith.interop.decoders import causal_rules, seq2seq_rules, seq2seq_to_hf, with_pooler
+from bertsmith.interop.keymap import their_names, to_ours, to_theirs
+from bertsmith.interop.weights import WEIGHTS, read_weights, weights_file
+from bertsmith.models.generate import Search, generate
+from bertsmith.models.seq2seq import CausalLM, Seq2Seq
+from bertsmith.tokenizer.directory import load_tokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
+
+TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
+"""Tensors of a decoder that transformers may store twice."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A loaded directory that writes."""
+
+    path: Path
+    model: CausalLM | Seq2Seq
+    tokenizer: TextTokenizer
+    start: int
+    """Id that a target begins with; of a decoder alone, that a text begins with."""
+    end: int
+    """Id that a target ends with."""
+
+    @property
+    def decoder(self) -> CausalLM:
+        """The half that writes."""
+        return self.model.writer if isinstance(self.model, Seq2Seq) else self.model
+
+    @property
+    def limit(self) -> int:
+        """Most tokens of a text, special tokens included."""
+        model = self.model.encoder if isinstance(self.model, Seq2Seq) else self.model
+        return min(model.config.max_position_embeddings, self.tokenizer.model_max_length)
+
+    @torch.inference_mode()
+    def write(self, inputs: Sequence[Sequence[int]], search: Search) -> list[str]:
+        """The text that each of `inputs` becomes, or goes on with; special tokens are left out."""
+        if isinstance(self.model, Seq2Seq):
+            memories = self.model.read(Batch.from_sequences([np.array(ids) for ids in inputs]).to(self.device))
+            prompts: Sequence[Sequence[int]] = [[self.start]] * len(inputs)
+        else:
+            memories, prompts = [], inputs
+        return [self.tokenizer.decode(ids) for ids in generate(self.decoder, prompts, memories, search)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.decoder.embeddings.tokens.weight.device
+
+    def inputs(
+        self, texts: Sequence[str], *, places: Sequence[dict[str, Any]], cuts: bool, room: int
+    ) -> list[list[int]]:
+        """The ids of each text: `[CLS] text [SEP]` for an encoder, `[CLS] text` to go on with, which leaves `room` for
+        what is written. Raises `InputError`s for empty texts and, unless `cuts`, for longer ones.
+        """
+        ends = [self.tokenizer.sep_id] if isinstance(self.model, Seq2Seq) else []
+        limit = self.limit - (0 if ends else room)
+        if limit < 2:
+            raise InputError(f"{room} tokens leave no room for a text in {self.limit}", field="--max-new-tokens")
+        found, errors = [], ErrorCollector()
+        for ids, place in zip(self.tokenizer.encode_ids(texts), places, strict=True):
+            whole = [self.tokenizer.cls_id, *ids, *ends]
+            if not ids and ends:
+                errors.add(InputError("is empty", **place))
+            if len(whole) > limit and not cuts:
+                message = f"{len(whole)} tokens, the limit is {limit}; shorten it, or give --long-docs truncate"
+                errors.add(InputError(message, **place))
+            elif len(whole) > limit:
+                kept = limit - 1 - len(ends)
+                whole = [whole[0], *(ids[:kept] if ends else ids[len(ids) - kept :]), *ends]
+            found.append(whole)
+        errors.raise_if_any()
+        return found
+
+
+def load_writer(path: Path) -> Writer:
+    """Read a directory. Raises `InputError` for one that cannot write, naming file, field or tensor."""
+    if (path / MANIFEST).is_file():
+        read_manifest(path, kind="model")
+    file = path / "config.json"
+    values = read_json(file)
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    try:
+        model, rules = _built(values)
+    except ValueError as error:
+        field, message = shape_problem(error) if isinstance(error, ValidationError) else (None, str(error))
+        raise InputError(message, file=file, field=field) from None
+    weights = weights_file(path)
+    prefix = "decoder." if kind == "encoder-decoder" else ""
+    state = {name: tensor for name, tensor in read_weights(weights).items() if name not in [prefix + t for t in TIED]}
+    config = model.writer.config if isinstance(model, Seq2Seq) else model.config
+    try:
+        tensors, unknown = to_ours(state, rules, config=config)
+        put_in(model, tensors, theirs=their_names(rules), unknown=unknown, without_place=unknown)
+    except InputError as error:
+        raise InputError(error.message, file=weights) from None
+    tokenizer = load_tokenizer(path)
+    given = read_json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
+    start = given.get("decoder_start_token_id", values.get("decoder_start_token_id"))
+    end = given.get("eos_token_id", values.get("eos_token_id"))
+    if isinstance(end, list):
+        end = end[0] if end else None
+    if tokenizer.vocab_size > config.vocab_size:
+        raise InputError(f"the tokenizer has {tokenizer.vocab_size} pieces, the decoder {config.vocab_size}", file=path)
+    return Writer(
+        path,
+        model,
+        tokenizer,
+        tokenizer.cls_id if start is None else int(start),
+        tokenizer.sep_id if end is None else int(end),
+    )
+
+
+def _built(values: Any) -> tuple[CausalLM | Seq2Seq, Any]:
+    """The model that a config.json describes, without memory, and its key table. Raises `ValueError`."""
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    with torch.device("meta"):
+        if kind == "encoder-decoder":
+            for half in ("encoder", "decoder"):
+                if not isinstance(values.get(half), dict) or values[half].get("model_type") != "bert":
+                    raise ValueError(f"{half} is not a BERT; only encoder-decoders of two BERTs are known")
+            encoder = EncoderConfig(**read_fields(values["encoder"], family="bert"))
+            decoder = _decoder_config(values["decoder"])
+            if not decoder.cross_attention:
+                raise ValueError("add_cross_attention of the decoder is off: it was never joined to its encoder")
+            return Seq2Seq(encoder, decoder), seq2seq_rules(encoder, decoder)
+        if kind == "bert" and values.get("is_decoder"):
+            config = _decoder_config(values)
+            return CausalLM(config), causal_rules(config)
+    raise ValueError(
+        f"model_type is {kind!r}; a decoder (bert with is_decoder) or an encoder-decoder is needed to write"
+    )
+
+
+def _decoder_config(values: dict[str, Any]) -> DecoderConfig:
+    fields = read_fields(values, family="bert")
+    return DecoderConfig(**fields, cross_attention=bool(values.get("add_cross_attention")))
+
+
+def write_writer(
+    directory: Path,
+    model: Seq2Seq,
+    tokenizer: TextTokenizer,
+    *,
+    task: dict[str, Any],
+    provenance: dict[str, Any],
+    card: Card,
+) -> None:
+    """Write an encoder-decoder into `directory` (which exists), as an `EncoderDecoderModel`; the manifest comes last,
+    and leaves `train/` out. Targets begin with `[CLS]` and end with `[SEP]`.
+    """
+    encoder, decoder = model.encoder.config, model.writer.config
+    ends = {"start": tokenizer.cls_id, "end": tokenizer.sep_id}
+    config = seq2seq_to_hf(encoder, decoder, **ends)
+    state = to_theirs(dict(model.state_dict()), seq2seq_rules(encoder, decoder), vocab_size=decoder.vocab_size)
+    state = with_pooler(state, encoder.hidden_size)
+    tokenizer.save(directory)
+    write_file(directory / "config.json", to_json(config))
+    names = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+    write_file(directory / "generation_config.json", to_json({name: config[name] for name in names}))
+    write_file(directory / WEIGHTS, save(state, metadata={"format": "pt"}))
+    text = f"""---
+library_name: bertsmith
+license: {card.licence}
+---
+
+# {card.title}
+
+An encoder-decoder of two BERTs, {encoder.num_hidden_layers} and {decoder.num_hidden_layers} layers of width
+{decoder.hidden_size}: {model.num_parameters:,} parameters.
+
+{card.origin}
+
+Data: {card.data}
+
+## Figures
+
+{figures_table(card.figures)}
+
+## How to load it
+
+`bertsmith generate DIR --text "…"`, or `EncoderDecoderModel.from_pretrained("DIR")` of transformers.
+"""
+    write_file(directory / CARD, text)
+    content = {"kind": "model", "version": 1, "task": task, "data": card.data, "provenance": provenance}
+    write_manifest(directory, content, exclude=("train", CARD))

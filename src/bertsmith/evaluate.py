@@ -5,22 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from bertsmith.baselines import baseline_metrics
-from bertsmith.bundle import Bundle
+from bertsmith.bundle import Bundle, resolve
 from bertsmith.config.inference import EvaluateOptions
 from bertsmith.data.ngrams import NGrams
+from bertsmith.data.parallel import read_parallel
 from bertsmith.data.pretraining import heldout_dataset
 from bertsmith.data.shards import check_tokenizer, open_shards
 from bertsmith.errors import GateMissed, InputError, nearest
 from bertsmith.files import MANIFEST, check_output
 from bertsmith.metrics.judgement import LOWER_IS_BETTER, Judgement
+from bertsmith.metrics.translation import translation_metrics
+from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.predict import Model, open_model
+from bertsmith.runtime import choose_device, set_threads
 from bertsmith.tasks.base import Task
 from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import check_segments
 from bertsmith.tasks.pretrain import PretrainTask, evaluate_pretraining
+from bertsmith.tasks.seq2seq import Seq2SeqTask, log_likelihood
+from bertsmith.writer import WRITTEN_AT_A_TIME, is_writer, load_writer, write_all
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,10 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     gate = parse_gate(options.fail_under)
     if options.out is not None:
         check_output(options.out, overwrite=options.overwrite, kind="report")
+    if is_writer(path := resolve(options.model)):
+        metrics = evaluate_writer(path, options)
+        check_names(gate, metrics)
+        return metrics
     model = open_model(options)
     if options.data.is_dir() and (options.data / MANIFEST).is_file():
         for name in ("out", "baseline"):
@@ -58,6 +71,32 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
 
             write_report(options, found, metrics)
     return metrics
+
+
+def evaluate_writer(path: Path, options: EvaluateOptions) -> dict[str, Any]:
+    """BLEU, chrF, TER and exact match of what an encoder-decoder writes, and the perplexity of what it should write."""
+    for name in ("out", "baseline"):
+        if getattr(options, name) is not None:
+            raise InputError("is not there for encoder-decoders; leave it out", field=f"--{name}")
+    set_threads(options.threads)
+    writer = load_writer(path)
+    assert isinstance(writer.model, Seq2Seq)
+    writer.model.to(choose_device(options.device))
+    rows = read_parallel(options.data, options.target, columns=options.columns)
+    limits = dict.fromkeys(("max_length", "max_target_length"), writer.limit)
+    task = Seq2SeqTask(**limits | {name: writer.task[name] for name in limits if name in writer.task})
+    inputs = task.prepare(rows, writer.tokenizer)
+    most = task.max_target_length - 1
+    sources = [encoded.sequences[0].tolist() for encoded in inputs]
+    written = write_all(writer, sources, most_tokens=most, beams=options.beams)
+    loss, tokens = 0.0, 0
+    with torch.inference_mode():
+        for start in range(0, len(inputs), WRITTEN_AT_A_TIME):
+            batch = task.collate(inputs[start : start + WRITTEN_AT_A_TIME]).to(writer.device)
+            loss -= float(log_likelihood(writer.model, batch))
+            tokens += len(batch.labels["target_ids"])
+    figures = {"token_loss": loss / tokens, "perplexity": math.exp(min(loss / tokens, 700.0)), "rows": len(rows)}
+    return translation_metrics(written, [row.target for row in rows]) | figures
 
 
 def check_names(gate: Iterable[str], metrics: dict[str, Any]) -> None:

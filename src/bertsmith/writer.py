@@ -8,7 +8,7 @@ encoders (`bundle`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ from bertsmith.models.seq2seq import CausalLM, Seq2Seq
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
+WRITTEN_AT_A_TIME = 64
+"""Texts that `write_all` writes at a time."""
+
 TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 """Tensors of a decoder that transformers may store twice."""
 
@@ -48,6 +51,8 @@ class Writer:
     """Id that a target begins with; of a decoder alone, that a text begins with."""
     end: int
     """Id that a target ends with."""
+    task: dict[str, Any] = field(default_factory=dict)
+    """What it was trained for, as its manifest has it."""
 
     @property
     def decoder(self) -> CausalLM:
@@ -101,10 +106,16 @@ class Writer:
         return found
 
 
+def is_writer(path: Path) -> bool:
+    """Whether a directory holds an encoder-decoder."""
+    file = path / "config.json"
+    values = read_json(file) if file.is_file() else None
+    return isinstance(values, dict) and values.get("model_type") == "encoder-decoder"
+
+
 def load_writer(path: Path) -> Writer:
     """Read a directory. Raises `InputError` for one that cannot write, naming file, field or tensor."""
-    if (path / MANIFEST).is_file():
-        read_manifest(path, kind="model")
+    manifest = read_manifest(path, kind="model") if (path / MANIFEST).is_file() else {}
     file = path / "config.json"
     values = read_json(file)
     kind = values.get("model_type") if isinstance(values, dict) else None
@@ -136,6 +147,7 @@ def load_writer(path: Path) -> Writer:
         tokenizer,
         tokenizer.cls_id if start is None else int(start),
         tokenizer.sep_id if end is None else int(end),
+        manifest.get("task", {}),
     )
 
 
@@ -163,6 +175,19 @@ def _built(values: Any) -> tuple[CausalLM | Seq2Seq, Any]:
 def _decoder_config(values: dict[str, Any]) -> DecoderConfig:
     fields = read_fields(values, family="bert")
     return DecoderConfig(**fields, cross_attention=bool(values.get("add_cross_attention")))
+
+
+def write_all(writer: Writer, sources: Sequence[Sequence[int]], *, most_tokens: int, beams: int = 1) -> list[str]:
+    """What is written from each source, in their order; computed in order of length."""
+    search = Search(end=writer.end, max_new_tokens=most_tokens, beams=beams)
+    writer.model.eval()
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    found = [""] * len(sources)
+    for start in range(0, len(order), WRITTEN_AT_A_TIME):
+        part = order[start : start + WRITTEN_AT_A_TIME]
+        for i, text in zip(part, writer.write([sources[i] for i in part], search), strict=True):
+            found[i] = text
+    return found
 
 
 def write_writer(

@@ -64,6 +64,14 @@ def test_reversing_is_learnt_and_transformers_writes_the_same(
     assert report["dev_bleu_signature"].startswith("nrefs:1|")
     outcome = bertsmith(capsys, "generate", tmp_path / "model", "--text", "a b c d", "--beams", 3)
     assert json.loads(outcome.out) == {"generated_text": "d c b a"}
+    words = ("evaluate", tmp_path / "model", "--data", dev, "--beams", 2, "--json", "--fail-under", "bleu=95,ter=5")
+    outcome = bertsmith(capsys, *words)
+    assert outcome.code == 0, outcome.err
+    figures = json.loads(outcome.out)
+    assert figures["exact_match"] >= 0.99
+    assert figures["perplexity"] < 1.2
+    outcome = bertsmith(capsys, "predict", tmp_path / "model", "--text", "a b")
+    assert "an encoder-decoder; `bertsmith generate` writes with it" in outcome.err
     theirs, info = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not info["missing_keys"], info
     assert not info["unexpected_keys"], info

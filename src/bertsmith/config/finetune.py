@@ -133,7 +133,7 @@ class ChoiceOptions(FinetuneOptions):
 
 class Seq2SeqOptions(TrainingOptions):
     """Fine-tune for writing a target from a source: translation, summaries, any rewriting. Rows have `source` and
-    `target`, or stand in two .txt files of equal length."""
+    `target`, or stand in two text files of equal length."""
 
     model: str | None = None
     """An encoder that both halves start from: a model directory, or hf:org/name[@revision]. The attention to the source

@@ -32,6 +32,10 @@ class EvaluateOptions(ModelOptions):
     """Most tokens computed at a time."""
     batch_size: int | None = Field(default=None, ge=1)
     """Most inputs computed at a time; by default `--batch-tokens` alone decides."""
+    target: Path | None = None
+    """The file of the targets, if `--data` has the sources of an encoder-decoder alone."""
+    beams: int = Field(default=1, ge=1)
+    """Sequences that an encoder-decoder follows side by side."""
     baseline: Path | None = None
     """Training rows: also measure what needs no network (the commonest label, TF-IDF with a logistic regression, each
     word's commonest tag, cosines of TF-IDF)."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bertsmith.data.archives import check_files, format_of
+from bertsmith.data.archives import format_of
 from bertsmith.data.text import read_all_rows, read_lines
 from bertsmith.errors import ErrorCollector, InputError
 
@@ -27,7 +27,7 @@ class ParallelExample:
 
 
 def read_parallel(path: Path, target: Path | None = None, *, columns: str | None = None) -> list[ParallelExample]:
-    """The rows of a file, or of two `.txt` files whose lines belong together.
+    """The rows of a file, or of two text files, of whatever extension, whose lines belong together.
 
     Raises `InputError`s with file, line and field: files of unequal length (both numbers of lines), empty texts.
     """
@@ -53,7 +53,9 @@ def _of_one(path: Path, columns: str | None) -> list[ParallelExample]:
 
 
 def _of_two(path: Path, target: Path) -> list[ParallelExample]:
-    check_files([path, target], formats=(".txt",))
+    for file in (path, target):
+        if not file.is_file():
+            raise InputError("no such file", file=file)
     sources, targets = (_texts(file) for file in (path, target))
     if len(sources) != len(targets):
         raise InputError(

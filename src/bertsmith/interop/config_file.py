@@ -34,6 +34,8 @@ def read_config(path: Path) -> EncoderConfig:
         raise InputError(UNFINISHED if is_unfinished else "no config.json in it: not a model directory", file=path)
     values = read_json(file)
     kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind == "encoder-decoder":
+        raise InputError("an encoder-decoder; `bertsmith generate` writes with it", file=file, field="model_type")
     if not isinstance(kind, str) or kind not in (*FAMILIES, "bertsmith"):
         raise InputError(
             f"model_type is {kind!r}; expected one of: {listing([*FAMILIES, 'bertsmith'])}",

@@ -13,7 +13,9 @@ Score = Callable[[np.ndarray], dict[str, float]]
 
 RESAMPLES, CONFIDENCE = 1000, 0.95
 
-LOWER_IS_BETTER = frozenset({"calibration_error", "mean_squared_error", "mean_absolute_error", "loss"})
+LOWER_IS_BETTER = frozenset(
+    {"calibration_error", "mean_squared_error", "mean_absolute_error", "loss", "ter", "perplexity"}
+)
 """Metrics that count errors: a gate on them is an upper bound."""
 
 

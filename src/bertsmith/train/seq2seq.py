@@ -26,7 +26,6 @@ from bertsmith.errors import InputError, import_extra
 from bertsmith.files import read_json, to_json, write_file
 from bertsmith.metrics.translation import translation_metrics
 from bertsmith.models.bert import Bert
-from bertsmith.models.generate import Search
 from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.presets import size_fields
 from bertsmith.runtime import machine, set_threads, versions
@@ -39,7 +38,7 @@ from bertsmith.train.distributed import join_ranks
 from bertsmith.train.finetune import EncodedData, keep_best
 from bertsmith.train.loop import train
 from bertsmith.train.setup import preview, set_up, speed_report
-from bertsmith.writer import Writer, write_writer
+from bertsmith.writer import Writer, write_all, write_writer
 
 log = logging.getLogger("bertsmith")
 
@@ -47,7 +46,6 @@ SCRATCH_RATE, WARM_RATE = 1e-3, 1e-4
 """Highest learning rate from nothing, and from an encoder."""
 
 DEFAULT_EPOCHS = 10.0
-WRITTEN_AT_A_TIME = 64
 
 
 def finetune_seq2seq(options: Seq2SeqOptions) -> dict[str, Any]:
@@ -136,19 +134,6 @@ def finetune_seq2seq(options: Seq2SeqOptions) -> dict[str, Any]:
 def numbers(figures: dict[str, Any]) -> dict[str, Any]:
     """Without signatures."""
     return {name: value for name, value in figures.items() if not isinstance(value, str)}
-
-
-def write_all(writer: Writer, sources: Sequence[Sequence[int]], *, most_tokens: int, beams: int = 1) -> list[str]:
-    """What is written from each source, in their order; computed in order of length."""
-    search = Search(end=writer.end, max_new_tokens=most_tokens, beams=beams)
-    writer.model.eval()
-    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-    found = [""] * len(sources)
-    for start in range(0, len(order), WRITTEN_AT_A_TIME):
-        part = order[start : start + WRITTEN_AT_A_TIME]
-        for i, text in zip(part, writer.write([sources[i] for i in part], search), strict=True):
-            found[i] = text
-    return found
 
 
 def starting_point(options: Seq2SeqOptions, rows: Sequence[ParallelExample]) -> tuple[Seq2Seq, TextTokenizer]:

@@ -68,7 +68,7 @@ AXES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "pruned": ({"pruned_heads": {0: (1, 3), 2: (0,)}}, ("token_classifier",)),
     "pruned to one head, narrow values": ({"value_head_size": 5, "pruned_heads": {1: (0, 1, 2)}}, ("classifier",)),
     "padded vocabulary, untied": ({"vocab_size": 257, "tie_word_embeddings": False}, ("masked_lm",)),
-    "every head": ({}, HEADS),
+    "every head": ({}, tuple(head for head in HEADS if head != "discriminator")),  # that is ELECTRA's alone
     "narrow embeddings": ({"embedding_size": 16}, ("masked_lm",)),
     "narrow embeddings, untied": ({"embedding_size": 16, "tie_word_embeddings": False}, PRETRAINING),
     "rotary": ({"position_kind": "rotary", "type_vocab_size": 0}, ("masked_lm",)),
@@ -86,7 +86,7 @@ AXES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "choices through the pooler": (MODERN | POOLED, ("multiple_choice",)),
     "another activation in the MLM head": ({"masked_lm_activation": "relu"}, ("masked_lm",)),
     "no bias in the decoder": ({"decoder_bias": False}, ("masked_lm",)),
-    "discriminator": ({}, ("discriminator",)),
+    "discriminator": ({"family": "electra"}, ("discriminator",)),
     "positions that start later": ({"position_offset": 3}, ("masked_lm",)),
 } | {f"activation {name}": ({"hidden_act": name}, PRETRAINING) for name in ACTIVATIONS}
 SIZES = [(3, 24, 1.0), (1, 64, 0.15), (8, 5, 0.5), (2, 1, 1.0)]

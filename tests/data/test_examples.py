@@ -53,7 +53,7 @@ def test_a_score_that_is_no_number_is_named(tmp_path: Path, value: str) -> None:
     [
         ('{"text": "a", "label": "x"}\n{"text": "b", "label": ["x"]}\n', r"a\.jsonl:2.*has a list"),
         ('{"text": "a", "label": ["x", "x"]}\n', "same label twice"),
-        ('{"text": "a", "label": {"x": 1}}\n', "is dict"),
+        ('{"text": "a", "label": {"x": 1}}\n', "is an object"),
         ('{"text": "a", "label": " "}\n', "is empty"),
     ],
 )

@@ -180,6 +180,7 @@ def _decoder_config(values: dict[str, Any]) -> DecoderConfig:
 def write_all(writer: Writer, sources: Sequence[Sequence[int]], *, most_tokens: int, beams: int = 1) -> list[str]:
     """What is written from each source, in their order; computed in order of length."""
     search = Search(end=writer.end, max_new_tokens=most_tokens, beams=beams)
+    was_training = writer.model.training
     writer.model.eval()
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     found = [""] * len(sources)
@@ -187,6 +188,7 @@ def write_all(writer: Writer, sources: Sequence[Sequence[int]], *, most_tokens: 
         part = order[start : start + WRITTEN_AT_A_TIME]
         for i, text in zip(part, writer.write([sources[i] for i in part], search), strict=True):
             found[i] = text
+    writer.model.train(was_training)
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from bertsmith.bundle import load_bundle
 from bertsmith.config.finetune import Seq2SeqOptions
@@ -109,6 +110,17 @@ def test_a_run_that_was_stopped_goes_on_bitwise(tmp_path: Path) -> None:
     assert again["steps"] == whole["steps"] == 6
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
     assert one == other
+
+
+def test_an_evaluation_leaves_dropout_on(tmp_path: Path) -> None:
+    dev = reversals(tmp_path / "dev.tsv", 5, seed=1)
+    changes = {"dropout": 0.5, "steps": 4, "out": tmp_path / "often", "dev": dev}
+    finetune_seq2seq(toy(tmp_path, **changes, eval_every=2))
+    finetune_seq2seq(toy(tmp_path, **changes | {"out": tmp_path / "once"}, eval_every=4))
+    often, once = (
+        load_file(tmp_path / name / "train/checkpoints/step-4/model.safetensors") for name in ("often", "once")
+    )
+    assert all(torch.equal(often[name], once[name]) for name in once)
 
 
 BAD: dict[str, tuple[dict[str, str], list[str], str]] = {

@@ -41,10 +41,13 @@ gone_heads = st.dictionaries(
 )
 
 
+MODERN = {"attention_bias": False, "mlp_bias": False, "position_kind": "rotary", "feedforward_kind": "gated"}
+
+
 @settings(max_examples=25)
-@given(gone=gone_heads, sizes=st.sampled_from([{}, {"attention_head_size": 5, "value_head_size": 3}]))
+@given(gone=gone_heads, sizes=st.sampled_from([{}, {"attention_head_size": 5, "value_head_size": 3}, MODERN]))
 def test_pruned_masked_and_restored_heads_give_the_same_outputs(
-    gone: dict[int, list[int]], sizes: dict[str, int]
+    gone: dict[int, list[int]], sizes: dict[str, Any]
 ) -> None:
     full, batch = model(**sizes), packed(*dense_input())
     masked = our_logits(full, batch, head_mask=head_mask(gone))

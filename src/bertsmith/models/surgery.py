@@ -98,7 +98,7 @@ def _with_heads(model: Bert, config: EncoderConfig) -> Bert:
         name = f"encoder.blocks.{layer}.attention"
         had, has = model.config.kept_heads(layer), config.kept_heads(layer)
         sizes = attention_of(model, layer).sizes
-        for kind in ("weight", "bias"):
+        for kind in ("weight", "bias") if config.attention_bias else ("weight",):
             parts = state[f"{name}.qkv.{kind}"].split(sizes)
             state[f"{name}.qkv.{kind}"] = torch.cat([_select(part, had, has) for part in parts])
         state[f"{name}.output.weight"] = _select(state[f"{name}.output.weight"].mT, had, has).mT

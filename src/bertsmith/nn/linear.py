@@ -44,7 +44,7 @@ def _takes_onednn(values: Tensor, weight: Tensor) -> bool:
         and values.device.type == "cpu"
         and type(values) is Tensor  # no shard, no tensor that is only traced
         and weight.is_contiguous()
-        and values.numel() > 0
+        and values.numel() > values.shape[-1]  # for a single row MKL wakes no other thread, and is 4 times as fast
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and _get_current_dispatch_mode() is None  # counters of operations and tracers know torch's own product only

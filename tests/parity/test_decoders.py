@@ -33,7 +33,7 @@ def dense(lengths: tuple[int, ...], *, seed: int) -> tuple[Tensor, Tensor]:
     return ids * mask, mask
 
 
-def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-9) -> None:
+def assert_close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-9) -> None:
     assert ours.shape == theirs.shape
     worst = ((ours - theirs).abs() / theirs.abs().clamp(min=1)).max().item()
     assert worst <= tolerance, worst
@@ -45,7 +45,7 @@ def test_a_decoder_alone_equals_transformers_with_every_gradient() -> None:
     keep = mask.bool()
     expected = theirs(ids, attention_mask=mask).logits[keep]
     found = ours(Batch.from_dense(ids, mask))[:, : SHAPE["vocab_size"]]
-    close(found, expected)
+    assert_close(found, expected)
     gradients_agree(theirs, ours, expected, found, causal_rules(ours.config), ours.config)
 
 
@@ -57,7 +57,7 @@ def test_an_encoder_and_decoder_equal_transformers_with_every_gradient(encoder_s
     output = theirs(source, attention_mask=mask, decoder_input_ids=target, decoder_attention_mask=target_mask)
     expected = output.logits[keep]
     found = ours(Batch.from_dense(source, mask), Batch.from_dense(target, target_mask))[:, : SHAPE["vocab_size"]]
-    close(found, expected)
+    assert_close(found, expected)
     rules = seq2seq_rules(ours.encoder.config, ours.writer.config)
     gradients_agree(theirs, ours, expected, found, rules, ours.writer.config)
 
@@ -73,7 +73,7 @@ def gradients_agree(theirs: Any, ours: Any, expected: Tensor, found: Tensor, rul
     for name, parameter in ours.named_parameters():
         grad = mine[name]
         assert grad is not None, name
-        close(grad, parameter, 1e-8)
+        assert_close(grad, parameter, 1e-8)
 
 
 @pytest.mark.parametrize("beams", [1, 2, 4])
@@ -128,7 +128,7 @@ def test_cached_steps_equal_the_whole_at_every_place() -> None:
                 rows = torch.tensor([2, 0, 2])
                 writing.select(rows)
             logits = writing.step(target[rows, place])
-            close(logits, whole[rows, place, : SHAPE["vocab_size"]])
+            assert_close(logits, whole[rows, place, : SHAPE["vocab_size"]])
 
 
 def test_ragged_prompts_and_a_batch_equal_single_runs() -> None:
@@ -161,7 +161,7 @@ def test_decoders_go_back_to_transformers(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = theirs(source, attention_mask=mask, decoder_input_ids=target).logits
         found = again.eval()(source, attention_mask=mask, decoder_input_ids=target).logits
-    close(found, expected, 1e-5)
+    assert_close(found, expected, 1e-5)
     assert decoder_to_hf(decoder)["is_decoder"]
 
 
@@ -176,7 +176,7 @@ def test_chances_are_those_of_transformers(options: dict[str, Any]) -> None:
     ):
         if name in options:
             expected = warper(options[name])(torch.zeros(6, 1), expected)
-    close(probabilities(logits, Search(end=END, **options)), expected.softmax(-1))
+    assert_close(probabilities(logits, Search(end=END, **options)), expected.softmax(-1))
 
 
 def test_what_is_drawn_depends_on_the_seed_and_the_row_alone() -> None:
@@ -210,4 +210,4 @@ def test_padding_of_targets_never_gives_nan_and_changes_nothing() -> None:
             alone = ours(
                 Batch.from_dense(source[i : i + 1, : SOURCES[i]]), Batch.from_dense(target[i : i + 1, : TARGETS[i]])
             )
-            close(alone[:, : SHAPE["vocab_size"]], part, 1e-5)
+            assert_close(alone[:, : SHAPE["vocab_size"]], part, 1e-5)

@@ -155,7 +155,7 @@ class Seq2SeqOptions(TrainingOptions):
     max_target_length: int = Field(default=128, ge=4)
     """Longest target."""
     long_docs: LongDocs = "error"
-    """What to do with a longer source or target: refuse it, or cut its end off (not counted)."""
+    """What to do with a longer source or target: refuse it, or cut its end off (counted)."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Share of each target that is spread over all tokens (Szegedy et al. 2016)."""
     dropout: float = Field(default=0.1, ge=0, lt=1)

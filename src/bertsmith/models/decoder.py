@@ -10,38 +10,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertsmith.batch import Batch
 from bertsmith.config.decoder import DecoderConfig
 from bertsmith.errors import InputError
-from bertsmith.nn.attention import Attention, SelfAttention
+from bertsmith.nn.attention import Attention
+from bertsmith.nn.block import Block
 from bertsmith.nn.cross_attention import CrossAttention, Memory, causal_attention
 from bertsmith.nn.embeddings import Embeddings
-from bertsmith.nn.feedforward import FeedForward
 from bertsmith.nn.init import initialize
 from bertsmith.nn.norm import make_norm
 from bertsmith.nn.rectangle import Rectangle
 from bertsmith.nn.rotary import Rotation, rotation
 
 
-class DecoderBlock(nn.Module):
-    """Self-attention, cross-attention (if there is a source) and feed-forward, each with dropout, residual and norm."""
+class DecoderBlock(Block):
+    """The encoder's block with cross-attention, if there is a source, between its two parts."""
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
-        super().__init__()
-        has_norm = layer > 0 or config.first_norm
-        self.attention = SelfAttention(config, layer)
-        self.attention_norm = make_norm(config) if has_norm else nn.Identity()
+        super().__init__(config, layer)
         self.cross = CrossAttention(config) if config.cross_attention else None
         self.cross_norm = make_norm(config) if config.cross_attention else None
-        self.feedforward = FeedForward(config)
-        self.feedforward_norm = make_norm(config)
-        self.dropout = config.hidden_dropout_prob
-        self.is_pre_norm = config.norm_position == "pre"
 
-    def forward(
+    def forward(  # type: ignore[override]  # what it reads stands in place of a mask of heads
         self,
         hidden_states: Tensor,
         batch: Batch,
@@ -62,9 +54,6 @@ class DecoderBlock(nn.Module):
             x = self.cross_norm(x + self._drop(self.cross(x, rectangle, memory)))
         output: Tensor = self.feedforward_norm(x + self._drop(self.feedforward(x)))
         return output
-
-    def _drop(self, values: Tensor) -> Tensor:
-        return F.dropout(values, self.dropout, self.training)
 
 
 class Decoder(nn.Module):

@@ -8,6 +8,7 @@ Not here: how tokens are chosen when it writes (`models.generate`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ from bertsmith.models.flops import encoder_flops, linear_flops
 from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.tasks.base import Encoded, LossTerm
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
+
+log = logging.getLogger("bertsmith")
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,12 @@ class Seq2SeqTask:
         """One input a row. Raises `InputError`s for longer ones, unless they are cut (then counted in the log), and for
         targets of which the tokenizer makes nothing.
         """
-        errors, found = ErrorCollector(), []
+        errors, found, cut = ErrorCollector(), [], 0
         sources, targets = (tokenizer.encode_ids([getattr(row, side) for row in rows]) for side in ("source", "target"))
         for number, (row, source, target) in enumerate(zip(rows, sources, targets, strict=True)):
             place: dict[str, Any] = {"file": row.file, "line": row.line}
             for side, ids, limit in (("source", source, self.max_length), ("target", target, self.max_target_length)):
+                cut += len(ids) + 2 > limit
                 if len(ids) + 2 > limit and self.long_docs == "error":
                     message = f"{len(ids) + 2} tokens, the limit is {limit}; shorten it, or give --long-docs truncate"
                     errors.add(InputError(message, **place, field=side))
@@ -67,6 +71,8 @@ class Seq2SeqTask:
             label = np.array([tokenizer.cls_id, *target[: self.max_target_length - 2], tokenizer.sep_id])
             found.append(Encoded((whole,), (np.zeros_like(whole),), number, label))
         errors.raise_if_any()
+        if cut:
+            log.warning("%d sources and targets of %d rows were cut", cut, len(rows))
         return found
 
     def collate(self, inputs: Sequence[Encoded]) -> Batch:

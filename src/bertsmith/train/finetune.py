@@ -24,7 +24,7 @@ from bertsmith.models.bert import Bert
 from bertsmith.models.network import Network
 from bertsmith.models.surgery import freeze, reinitialize
 from bertsmith.nn.init import initialize
-from bertsmith.runtime import machine, set_threads, versions
+from bertsmith.runtime import set_threads
 from bertsmith.tasks.base import Collating, Encoded, Task
 from bertsmith.tasks.classify import ClassifyTask
 from bertsmith.tasks.embed import EmbedTask
@@ -37,7 +37,7 @@ from bertsmith.train.directory import TrainingDirectory, open_training_directory
 from bertsmith.train.distributed import Ranks, join_ranks
 from bertsmith.train.loop import Run, train
 from bertsmith.train.replica import whole_model
-from bertsmith.train.setup import preview, set_up, speed_report
+from bertsmith.train.setup import preview, provenance, set_up, speed_report
 
 log = logging.getLogger("bertsmith")
 
@@ -259,14 +259,7 @@ def finish(
 ) -> None:
     """Write report and model, and put them in place."""
     write_file(directory.train / "report.json", to_json(report))
-    provenance = {
-        "model": options.model,
-        "train": str(options.train),
-        "dev": None if options.dev is None else str(options.dev),
-        "versions": versions(),
-        "machine": machine(),
-        "report": report,
-    }
+    dev = None if options.dev is None else str(options.dev)
     card = Card(
         title=options.out.name,
         origin=f"Fine-tuned by `bertsmith finetune {task.name}` from "
@@ -279,7 +272,7 @@ def finish(
         model.cpu(),
         bundle.tokenizer,
         task=task.manifest(),
-        provenance=provenance,
+        provenance=provenance(report, model=options.model, train=str(options.train), dev=dev),
         card=card,
         sentence=task.modules if isinstance(task, EmbedTask) else None,
     )

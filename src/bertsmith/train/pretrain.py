@@ -17,14 +17,14 @@ from bertsmith.data.pretraining import PretrainingData, heldout_dataset, make_da
 from bertsmith.data.shards import check_tokenizer, open_shards
 from bertsmith.errors import InputError
 from bertsmith.files import read_json, to_json, write_file
-from bertsmith.runtime import machine, set_threads, versions
+from bertsmith.runtime import set_threads
 from bertsmith.tasks.pretrain import COLLAPSE_SHARE, PretrainTask, evaluate_pretraining
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.train.directory import open_training_directory
 from bertsmith.train.distributed import Ranks, join_ranks
 from bertsmith.train.loop import train
 from bertsmith.train.replica import whole_model
-from bertsmith.train.setup import preview, set_up, speed_report
+from bertsmith.train.setup import preview, provenance, set_up, speed_report
 from bertsmith.train.start import starting_model
 
 log = logging.getLogger("bertsmith")
@@ -122,13 +122,7 @@ def pretrain_as(ranks: Ranks, options: PretrainOptions) -> dict[str, Any]:
         model.cpu(),
         tokenizer,
         task=task.manifest(),
-        provenance={
-            "model": options.model,
-            "data": str(options.data),
-            "versions": versions(),
-            "machine": machine(),
-            "report": report,
-        },
+        provenance=provenance(report, model=options.model, data=str(options.data)),
         card=Card(
             title=options.out.name,
             origin=(

@@ -28,7 +28,7 @@ from bertsmith.metrics.translation import translation_metrics
 from bertsmith.models.bert import Bert
 from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.presets import size_fields
-from bertsmith.runtime import machine, set_threads, versions
+from bertsmith.runtime import set_threads
 from bertsmith.tasks.seq2seq import Seq2SeqTask
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
@@ -37,7 +37,7 @@ from bertsmith.train.directory import open_training_directory
 from bertsmith.train.distributed import join_ranks
 from bertsmith.train.finetune import EncodedData, keep_best
 from bertsmith.train.loop import train
-from bertsmith.train.setup import preview, set_up, speed_report
+from bertsmith.train.setup import preview, provenance, set_up, speed_report
 from bertsmith.writer import Writer, write_all, write_writer
 
 log = logging.getLogger("bertsmith")
@@ -113,13 +113,7 @@ def finetune_seq2seq(options: Seq2SeqOptions) -> dict[str, Any]:
             model.cpu(),
             tokenizer,
             task=task.manifest(),
-            provenance={
-                "model": options.model,
-                "train": str(options.train),
-                "versions": versions(),
-                "machine": machine(),
-                "report": report,
-            },
+            provenance=provenance(report, model=options.model, train=str(options.train)),
             card=Card(
                 title=options.out.name,
                 origin=f"Trained by `bertsmith finetune seq2seq` from {start}.",

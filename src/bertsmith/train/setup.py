@@ -12,7 +12,7 @@ from bertsmith.config.training import Precision, TrainingOptions
 from bertsmith.data.loader import Loader, Position
 from bertsmith.errors import InputError, import_extra
 from bertsmith.models.network import Network
-from bertsmith.runtime import fastest_precision, keep_memory, measure_peak, set_threads
+from bertsmith.runtime import fastest_precision, keep_memory, machine, measure_peak, set_threads, versions
 from bertsmith.tasks.base import Trainable
 from bertsmith.train.checkpoint import load_checkpoint
 from bertsmith.train.directory import TrainingDirectory, clear
@@ -239,3 +239,8 @@ def speed_report(run: Run, options: TrainingOptions) -> dict[str, Any]:
         "processes": run.ranks.world_size,
         "parameters": run.model.num_parameters,
     }
+
+
+def provenance(report: dict[str, Any], **sources: str | None) -> dict[str, Any]:
+    """What a manifest says of how a model came about: `sources`, versions, machine, and the run's report."""
+    return {**sources, "versions": versions(), "machine": machine(), "report": report}

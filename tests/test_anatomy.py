@@ -109,7 +109,7 @@ def losses(model: Bert, work: Work, attention: Attention) -> Tensor:
     terms = [states.sum()]
     if model.masked_lm is not None:
         selected = torch.arange(work.selected_tokens)
-        terms.append(cross_entropy(model.masked_lm_logits(states, selected), selected % 7))
+        terms.append(cross_entropy(model.masked_lm_logits(states[selected]), selected % 7))
     if model.heads == ("pooler",) or READS_CLS & set(model.heads):
         pooled = model.pool(states, batch)
         readers = [head for head in (model.next_sentence, model.classifier) if head is not None]

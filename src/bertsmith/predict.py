@@ -180,18 +180,17 @@ class Model:
         for batch in self._batches(texts):
             states = model.encoder(batch, head_mask=mask)
             if model.classifier is not None:
-                logits = model.classification_logits(states, batch)[0]
+                logits = model.classification_logits(model.pool(states, batch))[0]
             elif model.multiple_choice is not None:
-                logits = model.choice_logits(states, batch)
+                logits = model.choice_logits(model.pool(states, batch))
             elif model.token_classifier is not None:
                 logits = model.token_logits(states)
             elif model.question_answering is not None:
                 logits = model.answer_logits(states)
             elif model.masked_lm is not None:
-                every = torch.arange(batch.total, device=states.device)
-                logits = model.masked_lm_logits(states, every)[:, : model.config.vocab_size]
+                logits = model.masked_lm_logits(states)[:, : model.config.vocab_size]
             elif model.next_sentence is not None:
-                logits = model.next_sentence_logits(states, batch)[0]
+                logits = model.next_sentence_logits(model.pool(states, batch))[0]
             else:
                 raise InputError("this model has no head", file=self.bundle.path)
             results.append(logits.cpu().numpy())
@@ -254,7 +253,8 @@ class Model:
             raise InputError(f"top_k is {top_k}; at least 1 is needed")
         allowed = None if targets is None else torch.tensor([self._target_id(target) for target in _listed(targets)])
         batch = Batch.from_sequences([ids]).to(model.device)
-        logits = model.masked_lm_logits(model.encoder(batch), torch.from_numpy(positions).to(model.device))
+        selected = model.encoder(batch, rows=torch.from_numpy(positions).to(model.device))
+        logits = model.masked_lm_logits(selected)
         scores = logits.softmax(-1)[:, : model.config.vocab_size].cpu()
         candidates = torch.tensor(tokenizer.ids) if allowed is None else allowed
         best = scores[:, candidates].topk(min(top_k, len(candidates)))

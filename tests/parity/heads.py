@@ -22,18 +22,17 @@ def our_logits(model: Bert, batch: Batch, **options: Any) -> dict[str, Tensor]:
     if model.heads == ("pooler",):
         found["pooled"] = model.pool(states, batch)
     if model.masked_lm is not None:
-        every = torch.arange(batch.total)
-        found["mlm"] = model.masked_lm_logits(states, every)[:, : model.config.vocab_size]
+        found["mlm"] = model.masked_lm_logits(states)[:, : model.config.vocab_size]
     if model.next_sentence is not None:
-        found["nsp"] = model.next_sentence_logits(states, batch)
+        found["nsp"] = model.next_sentence_logits(model.pool(states, batch))
     if model.classifier is not None:
-        found["class"] = model.classification_logits(states, batch)
+        found["class"] = model.classification_logits(model.pool(states, batch))
     if model.token_classifier is not None:
         found["tokens"] = model.token_logits(states)
     if model.question_answering is not None:
         found["answer"] = model.answer_logits(states)
     if model.multiple_choice is not None:
-        found["choice"] = model.choice_logits(states, batch)
+        found["choice"] = model.choice_logits(model.pool(states, batch))
     return found
 
 

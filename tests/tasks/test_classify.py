@@ -153,7 +153,7 @@ def test_weights_and_smoothing_are_those_of_torch(classifier_dir: Path, rows: Pa
     batch = task.collate(task.prepare(task.read(rows / "dev.tsv"), bundle.tokenizer)[:9])
     with torch.no_grad():
         loss = task.loss(bundle.model, batch)["label"].total
-        log = bundle.model.classification_logits(bundle.model.encoder(batch), batch).log_softmax(-1)
+        log = bundle.model.classification_logits(bundle.model.pool(bundle.model.encoder(batch), batch)).log_softmax(-1)
     weights, labels = torch.tensor([0.5, 3.0]), batch.labels["label"]
     right = -(log.gather(1, labels[:, None])[:, 0] * weights[labels])
     expected = 0.8 * right.sum() + 0.1 * (-(log * weights)).sum()

@@ -114,9 +114,11 @@ def test_flops_agree_with_the_counter_of_torch(dataset) -> None:
     batch = next(run.loader.steps(Position())).batches[0]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         # The counter does not know the CPU's fused attention; the reference does the same products.
-        states = run.model.encoder(batch, attention=ReferenceAttention())
-        run.model.masked_lm_logits(states, batch.labels["mlm_positions"])
-        run.model.next_sentence_logits(states, batch)
+        selected = batch.labels["mlm_positions"]
+        rows = torch.cat([batch.first_positions, selected])
+        states = run.model.encoder(batch, attention=ReferenceAttention(), rows=rows)
+        run.model.masked_lm_logits(states[-len(selected) :])
+        run.model.next_sentence_logits(run.model.pooler(states[: len(batch.lengths)]))
     padded = run.model.config.padded_vocab_size - run.model.config.vocab_size
     extra = 2 * run.task.counts(batch)["mlm"] * run.model.config.hidden_size * padded
     assert counter.get_total_flops() == run.task.flops(run.model, batch) + extra

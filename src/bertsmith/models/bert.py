@@ -95,24 +95,39 @@ class Bert(nn.Module):
 
     def pool(self, states: Tensor, batch: Batch) -> Tensor:
         """`[total, hidden_size]` -> `[sequences, hidden_size]`: of the first token of each, or of their mean."""
-        first = pool(states, batch, kinds=(self.config.pooler_input,))
-        pooled: Tensor = _present(self.pooler, "pooler")(first) if self.config.cls_pooler else first
+        return self._pooled(pool(states, batch, kinds=(self.config.pooler_input,)))
+
+    def pooled(self, batch: Batch) -> Tensor:
+        """`[sequences, hidden_size]`: `pool` of the encoder's states, of which only those that it reads are computed."""
+        return self.pooled_and_selected(batch, batch.first_positions[:0])[0]
+
+    def pooled_and_selected(self, batch: Batch, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """`pool` of the encoder's states, and the states at `positions` `[selected]`; no others are computed."""
+        if self.config.pooler_input != "cls":
+            states = self.encoder(batch)
+            return self.pool(states, batch), states[positions]
+        states = self.encoder(batch, rows=torch.cat([batch.first_positions, positions]))
+        first, selected = states.split([len(batch.lengths), len(positions)])
+        return self._pooled(first), selected
+
+    def _pooled(self, vectors: Tensor) -> Tensor:
+        pooled: Tensor = _present(self.pooler, "pooler")(vectors) if self.config.cls_pooler else vectors
         return pooled
 
-    def masked_lm_logits(self, states: Tensor, positions: Tensor) -> Tensor:
-        """`[total, hidden_size]`, `[selected]` -> `[selected, padded_vocab_size]`; see `MaskedLMHead`."""
+    def masked_lm_logits(self, selected: Tensor) -> Tensor:
+        """`[selected, hidden_size]` -> `[selected, padded_vocab_size]`; see `MaskedLMHead`."""
         head = _present(self.masked_lm, "masked_lm")
-        logits: Tensor = head(states[positions], self.encoder.embeddings.tokens.weight)
+        logits: Tensor = head(selected, self.encoder.embeddings.tokens.weight)
         return logits
 
-    def next_sentence_logits(self, states: Tensor, batch: Batch) -> Tensor:
-        """`[sequences, 2]`; class 0 means that B follows A (as Google and HF have it)."""
-        logits: Tensor = _present(self.next_sentence, "next_sentence")(self.pool(states, batch))
+    def next_sentence_logits(self, pooled: Tensor) -> Tensor:
+        """`[sequences, hidden_size]` -> `[sequences, 2]`; class 0 means that B follows A (as Google and HF have it)."""
+        logits: Tensor = _present(self.next_sentence, "next_sentence")(pooled)
         return logits
 
-    def classification_logits(self, states: Tensor, batch: Batch) -> Tensor:
-        """`[sequences, num_labels]`; of a regression, the predicted numbers."""
-        logits: Tensor = _present(self.classifier, "classifier")(self.pool(states, batch))
+    def classification_logits(self, pooled: Tensor) -> Tensor:
+        """`[sequences, hidden_size]` -> `[sequences, num_labels]`; of a regression, the predicted numbers."""
+        logits: Tensor = _present(self.classifier, "classifier")(pooled)
         return logits
 
     def token_logits(self, states: Tensor) -> Tensor:
@@ -125,9 +140,10 @@ class Bert(nn.Module):
         logits: Tensor = _present(self.question_answering, "question_answering")(self._read_tokens(states))
         return logits
 
-    def choice_logits(self, states: Tensor, batch: Batch) -> Tensor:
-        """`[sequences]`: how well each choice, a sequence of its own, fits (Devlin et al. 2018, section 4.4)."""
-        logits: Tensor = _present(self.multiple_choice, "multiple_choice")(self.pool(states, batch))
+    def choice_logits(self, pooled: Tensor) -> Tensor:
+        """`[sequences, hidden_size]` -> `[sequences]`: how well each choice, a sequence of its own, fits
+        (Devlin et al. 2018, section 4.4)."""
+        logits: Tensor = _present(self.multiple_choice, "multiple_choice")(pooled)
         return logits[:, 0]
 
     def replaced_logits(self, states: Tensor) -> Tensor:

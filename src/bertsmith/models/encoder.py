@@ -42,8 +42,12 @@ class Encoder(nn.Module):
         hidden_states: list[Tensor] | None = None,
         inputs_embeds: Tensor | None = None,
         head_mask: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """`[total, hidden_size]`: the vectors after the last block (and the final norm, if there is one).
+
+        `rows` `[rows]`: the only tokens whose vectors a head reads: `[rows, hidden_size]`, as `forward(batch)[rows]`
+        without the work on all others in the last block.
 
         `hidden_states`: a list that receives the output of the embeddings and of every block
         (`num_hidden_layers + 1` tensors; the last one is what is returned).
@@ -59,13 +63,14 @@ class Encoder(nn.Module):
         masks = self._masks_of_layers(head_mask)
         states: Tensor = self.embeddings(batch, inputs_embeds)
         rotations = self._rotations(batch, states.dtype)
-        for block, mask, turned in zip(self.blocks, masks, rotations, strict=True):
+        wanted = [None] * (self.config.num_hidden_layers - 1) + [rows]
+        for block, mask, turned, kept in zip(self.blocks, masks, rotations, wanted, strict=True):
             if hidden_states is not None:
                 hidden_states.append(states)
             if self.gradient_checkpointing and self.training:
-                states = checkpoint(block, states, batch, attention, mask, turned, use_reentrant=False)
+                states = checkpoint(block, states, batch, attention, mask, turned, kept, use_reentrant=False)
             else:
-                states = block(states, batch, attention, mask, turned)
+                states = block(states, batch, attention, mask, turned, kept)
         states = self.final_norm(states)
         if hidden_states is not None:
             hidden_states.append(states)

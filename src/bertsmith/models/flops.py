@@ -18,8 +18,10 @@ def seen_pairs(length: int, window: int | None) -> int:
     return length * (2 * window + 1) - window * (window + 1)
 
 
-def block_flops(config: EncoderConfig, layer: int, *, lengths: Sequence[int]) -> dict[str, int]:
-    """The products of block `layer`, by part, for sequences of these lengths.
+def block_flops(
+    config: EncoderConfig, layer: int, *, lengths: Sequence[int], rows: int | None = None
+) -> dict[str, int]:
+    """The products of block `layer`, by part, for sequences of these lengths; `rows`: how many tokens come out of it.
 
     Where the heads together are as wide as H, as in BERT, T is the number of tokens and S² the sum of the squared
     lengths: 6 T H² and 2 T H² for the projections, 2 S² H each for QKᵀ and PV, 2 T H I each for the two sides of the
@@ -30,21 +32,33 @@ def block_flops(config: EncoderConfig, layer: int, *, lengths: Sequence[int]) ->
     heads = len(config.kept_heads(layer))
     inner = config.intermediate_size * (2 if config.feedforward_kind == "gated" else 1)
     keys, values = heads * config.head_size, heads * config.value_size
+    out = tokens if rows is None else rows
     return {
         "qkv": linear_flops(config, tokens, outputs=2 * keys + values),
         "scores": 2 * squares * keys,
         "context": 2 * squares * values,
-        "output": linear_flops(config, tokens, outputs=values),
-        "feedforward_in": linear_flops(config, tokens, outputs=inner),
-        "feedforward_out": linear_flops(config, tokens, outputs=config.intermediate_size),
+        "output": linear_flops(config, out, outputs=values),
+        "feedforward_in": linear_flops(config, out, outputs=inner),
+        "feedforward_out": linear_flops(config, out, outputs=config.intermediate_size),
     }
 
 
-def encoder_flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
-    """All blocks, for sequences of these lengths, and the projection of the embeddings, where there is one."""
-    layers = range(config.num_hidden_layers)
-    blocks = sum(sum(block_flops(config, layer, lengths=lengths).values()) for layer in layers)
+def encoder_flops(config: EncoderConfig, lengths: Sequence[int], *, rows: int | None = None) -> int:
+    """All blocks, for sequences of these lengths, and the projection of the embeddings, where there is one.
+
+    `rows`: how many tokens a head reads, if not all; the last block gives no others.
+    """
+    last = config.num_hidden_layers - 1
+    blocks = sum(
+        sum(block_flops(config, layer, lengths=lengths, rows=rows if layer == last else None).values())
+        for layer in range(last + 1)
+    )
     return blocks + projection_flops(config, sum(lengths))
+
+
+def pooled_encoder_flops(config: EncoderConfig, lengths: Sequence[int]) -> int:
+    """`encoder_flops` where one vector of each sequence is read."""
+    return encoder_flops(config, lengths, rows=len(lengths) if config.pooler_input == "cls" else None)
 
 
 def projection_flops(config: EncoderConfig, tokens: int) -> int:

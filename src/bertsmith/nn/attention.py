@@ -58,8 +58,9 @@ class SelfAttention(nn.Module):
         attention: Attention,
         head_mask: Tensor | None = None,
         rotation: Rotation | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """`[total, hidden_size]` -> `[total, hidden_size]`.
+        """`[total, hidden_size]` -> `[total, hidden_size]`, or of `rows` alone.
 
         `head_mask` `[heads]` multiplies the output of each head, which is the same as multiplying its
         probabilities (Michel et al. 2019, equation 2).
@@ -71,8 +72,13 @@ class SelfAttention(nn.Module):
         context = attention(query, key, value, batch, self.dropout if self.training else 0.0, self.window)
         if head_mask is not None:
             context = context * head_mask[:, None]
-        output: Tensor = self.output(context.flatten(1))
+        output: Tensor = self.output(at(rows, context.flatten(1)))
         return output
+
+
+def at(rows: Tensor | None, values: Tensor) -> Tensor:
+    """`[total, …]` -> `[rows, …]`; None: all."""
+    return values if rows is None else values.index_select(0, rows)
 
 
 def attention_path(query: Tensor, value: Tensor, dropout: float) -> str:

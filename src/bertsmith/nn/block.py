@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bertsmith.batch import Batch
 from bertsmith.config.encoder import EncoderConfig
-from bertsmith.nn.attention import Attention, SelfAttention
+from bertsmith.nn.attention import Attention, SelfAttention, at
 from bertsmith.nn.feedforward import FeedForward
 from bertsmith.nn.norm import make_norm
 from bertsmith.nn.rotary import Rotation
@@ -43,13 +43,18 @@ class Block(nn.Module):
         attention: Attention,
         head_mask: Tensor | None = None,
         rotation: Rotation | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """`[total, hidden_size]` -> `[total, hidden_size]`; `head_mask` `[heads]` scales what each head says."""
+        """`[total, hidden_size]` -> `[total, hidden_size]`; `head_mask` `[heads]` scales what each head says.
+
+        `rows` `[rows]`: the only tokens whose output is computed; they see all others.
+        """
         x = hidden_states
         if self.is_pre_norm:
-            x = x + self._drop(self.attention(self.attention_norm(x), batch, attention, head_mask, rotation))
+            seen = self.attention(self.attention_norm(x), batch, attention, head_mask, rotation, rows)
+            x = at(rows, x) + self._drop(seen)
             return x + self._drop(self.feedforward(self.feedforward_norm(x)))
-        x = self.attention_norm(x + self._drop(self.attention(x, batch, attention, head_mask, rotation)))
+        x = self.attention_norm(at(rows, x) + self._drop(self.attention(x, batch, attention, head_mask, rotation, rows)))
         output: Tensor = self.feedforward_norm(x + self._drop(self.feedforward(x)))
         return output
 

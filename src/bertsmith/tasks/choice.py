@@ -22,7 +22,7 @@ from bertsmith.errors import ErrorCollector, InputError
 from bertsmith.metrics.classification import calibration_error
 from bertsmith.metrics.judgement import Judgement, Mistake, surest
 from bertsmith.models.bert import Bert
-from bertsmith.models.flops import encoder_flops, pooled_flops
+from bertsmith.models.flops import pooled_encoder_flops, pooled_flops
 from bertsmith.models.losses import choice_loss
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
 from bertsmith.tasks.long_texts import shorten
@@ -96,7 +96,7 @@ class ChoiceTask:
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
         """See `Trainable`."""
-        logits, labels = model.choice_logits(model.encoder(batch), batch), batch.labels["label"]
+        logits, labels = model.choice_logits(model.pooled(batch)), batch.labels["label"]
         sizes = tuple(batch.labels["choices"].tolist())
         best = torch.stack([part.argmax() for part in torch.split(logits.detach(), list(sizes))])
         return {"choice": LossTerm(choice_loss(logits, sizes, labels), best == labels)}
@@ -104,11 +104,11 @@ class ChoiceTask:
     def flops(self, model: Bert, batch: Batch) -> int:
         """See `Trainable`."""
         pooled = pooled_flops(model.config, len(batch.lengths), classes=1)
-        return encoder_flops(model.config, batch.lengths) + pooled
+        return pooled_encoder_flops(model.config, batch.lengths) + pooled
 
     def outputs(self, model: Bert, batch: Batch) -> list[np.ndarray]:
         """Logits, `[choices]` per row."""
-        logits: Tensor = model.choice_logits(model.encoder(batch), batch).float().cpu()
+        logits: Tensor = model.choice_logits(model.pooled(batch)).float().cpu()
         return [part.numpy() for part in torch.split(logits, batch.labels["choices"].tolist())]
 
     def join(

@@ -20,7 +20,7 @@ from bertsmith.errors import ErrorCollector, InputError, listing, nearest
 from bertsmith.metrics.classification import judge_classes, judge_label_sets, judge_numbers
 from bertsmith.metrics.judgement import Judgement
 from bertsmith.models.bert import Bert
-from bertsmith.models.flops import encoder_flops, pooled_flops
+from bertsmith.models.flops import pooled_encoder_flops, pooled_flops
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
 from bertsmith.tasks.long_texts import inputs_of, joined_windows
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
@@ -191,7 +191,7 @@ class ClassifyTask:
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
         """See `Trainable`."""
-        logits, labels = model.classification_logits(model.encoder(batch), batch).float(), batch.labels["label"]
+        logits, labels = model.classification_logits(model.pooled(batch)).float(), batch.labels["label"]
         weights = logits.new_tensor(self.class_weights) if self.class_weights else None
         if self.problem == "regression":
             error = logits[:, 0] - labels
@@ -206,11 +206,11 @@ class ClassifyTask:
     def flops(self, model: Bert, batch: Batch) -> int:
         """See `Trainable`."""
         pooled = pooled_flops(model.config, len(batch.lengths), classes=len(self.labels))
-        return encoder_flops(model.config, batch.lengths) + pooled
+        return pooled_encoder_flops(model.config, batch.lengths) + pooled
 
     def outputs(self, model: Bert, batch: Batch) -> list[np.ndarray]:
         """Logits, `[labels]` per input."""
-        return list(model.classification_logits(model.encoder(batch), batch).float().cpu().numpy())
+        return list(model.classification_logits(model.pooled(batch)).float().cpu().numpy())
 
     def join(self, row: Example, inputs: Sequence[Encoded], outputs: Sequence[np.ndarray]) -> np.ndarray:  # noqa: ARG002
         """Logits of the row, `[labels]`: of several windows their mean."""

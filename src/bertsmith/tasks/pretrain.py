@@ -47,24 +47,31 @@ class PretrainTask:
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
         """See `Trainable`. Each term has its own labels, so no index is ignored by accident."""
-        states = model.encoder(batch)
-        return self.terms(model, batch, states, model.masked_lm_logits(states, batch.labels["mlm_positions"]))
+        return self.terms(batch, *self.logits(model, batch))
 
-    def terms(self, model: Bert, batch: Batch, states: Tensor, logits: Tensor) -> dict[str, LossTerm]:
-        """The loss terms from the encoder's `states` `[total, hidden_size]` and the masked-LM `logits`
-        `[selected, vocabulary]`, which are used up."""
-        terms = {"mlm": LossTerm(*vocabulary_cross_entropy(logits, batch.labels["mlm_labels"]))}
-        if self.pairs:
-            follows = model.next_sentence_logits(states, batch)
+    def logits(self, model: Bert, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Masked-LM logits `[selected, vocabulary]` and, with pairs, `[sequences, 2]`; the last block computes what
+        these read and no more."""
+        positions = batch.labels["mlm_positions"]
+        if not self.pairs:
+            return model.masked_lm_logits(model.encoder(batch, rows=positions)), None
+        pooled, selected = model.pooled_and_selected(batch, positions)
+        return model.masked_lm_logits(selected), model.next_sentence_logits(pooled)
+
+    def terms(self, batch: Batch, masked: Tensor, follows: Tensor | None) -> dict[str, LossTerm]:
+        """The loss terms from the two of `logits`; the first are used up."""
+        terms = {"mlm": LossTerm(*vocabulary_cross_entropy(masked, batch.labels["mlm_labels"]))}
+        if follows is not None:
             terms[self.objective] = cross_entropy_term(follows, batch.labels["next_sentence"])
         return terms
 
     def flops(self, model: Bert, batch: Batch) -> int:
         """See `Trainable`."""
         selected = len(batch.labels["mlm_positions"])
-        total = encoder_flops(model.config, batch.lengths) + masked_lm_flops(model.config, selected)
         pairs = len(batch.lengths) if self.pairs else 0
-        return total + pooled_flops(model.config, pairs, classes=2)
+        reads_all = self.pairs and model.config.pooler_input != "cls"
+        encoder = encoder_flops(model.config, batch.lengths, rows=None if reads_all else selected + pairs)
+        return encoder + masked_lm_flops(model.config, selected) + pooled_flops(model.config, pairs, classes=2)
 
     def manifest(self) -> dict[str, Any]:
         """See `Task`."""
@@ -101,10 +108,9 @@ def evaluate_pretraining(
         labels.append(truth)
         before.append(whole[positions - 1])  # never selected: the first token, [CLS]
         batch = batch.to(model.device)
-        states = model.encoder(batch)
-        logits = model.masked_lm_logits(states, batch.labels["mlm_positions"])
+        logits, follows = task.logits(model, batch)
         predictions += np.bincount(logits.argmax(-1).cpu().numpy(), minlength=len(predictions))
-        terms = task.terms(model, batch, states, logits)
+        terms = task.terms(batch, logits, follows)
         for name, count in task.counts(batch).items():
             term = terms[name]
             for key, value in ((name, count), (f"{name}_loss", term.total), (f"{name}_right", term.correct)):

@@ -91,7 +91,7 @@ class RerankTask:
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
         """See `Trainable`."""
-        logits = model.classification_logits(model.encoder(batch), batch).float()[:, 0]
+        logits = model.classification_logits(model.pooled(batch)).float()[:, 0]
         labels = batch.labels["label"]
         right = (logits.detach() > 0) == (labels >= 0.5)
         return {"pair": LossTerm(binary_cross_entropy(logits, labels), right)}

@@ -20,6 +20,7 @@ from sentence_transformers import SentenceTransformer
 
 import bertsmith
 from bertsmith.errors import InputError
+from bertsmith.tasks.embedding import TextVectors
 from tests.cli.run import bertsmith as run
 from tests.cli.test_bad_input import assert_refused
 
@@ -209,29 +210,47 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     data, out = write_jsonl(tmp_path / "texts.jsonl", TEXTS), tmp_path / "vectors.npy"
     out.write_bytes(b"old")
 
-    def fail(stream: Any, _: np.ndarray) -> None:
-        stream.write(b"half")
+    def fail(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", fail)
+    monkeypatch.setattr("os.fsync", fail)
     outcome = run(capsys, "embed", model.bundle.path, "--data", data, "--out", out, "--overwrite")
     assert outcome.code == 1
+    assert "vectors.npy.part" in outcome.err
     assert out.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["texts.jsonl", "vectors.npy"]
 
 
-def test_nothing_is_renamed_before_it_is_on_the_disk(
-    capsys, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_a_job_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
+    capsys, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    data, out = write_jsonl(tmp_path / "texts.jsonl", TEXTS), tmp_path / "vectors.npy"
-    out.write_bytes(b"old")
+    monkeypatch.setattr("bertsmith.embed.PART_ROWS", 4)
+    data, whole, out = (tmp_path / name for name in ("texts.jsonl", f"whole{suffix}", f"out{suffix}"))
+    write_jsonl(data, TEXTS * 3)
+    words = ("embed", model.bundle.path, "--data", data, "--out")
+    assert run(capsys, *words, whole).code == 0
+    vectors, calls = TextVectors.vectors, []
 
-    def fail(_: int) -> None:
-        raise OSError(5, "Input/output error")
+    def stop(self: TextVectors, inputs: Any) -> np.ndarray:
+        calls.append(len(inputs))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return vectors(self, inputs)
 
-    monkeypatch.setattr("os.fsync", fail)
-    assert run(capsys, "embed", model.bundle.path, "--data", data, "--out", out, "--overwrite").code == 1
-    assert out.read_bytes() == b"old"
+    monkeypatch.setattr(TextVectors, "vectors", stop)
+    assert run(capsys, *words, out).code == 130
+    assert not out.exists()
+    refused = run(capsys, *words, out)
+    assert refused.code == 2
+    assert "--resume goes on with it" in refused.err
+    other = run(capsys, *words, out, "--resume", "--pooling", "cls")
+    assert other.code == 2
+    assert "the job that was stopped had model" in other.err
+    assert run(capsys, *words, out, "--resume").code == 0
+    assert calls == [4, 4, 4, 4, 4, 2], "two parts were done, and are not done again"
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([data.name, whole.name, out.name])
 
 
 def test_a_temporary_of_a_killed_process_is_removed(capsys, model: Any, tmp_path: Path) -> None:

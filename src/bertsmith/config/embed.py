@@ -36,6 +36,8 @@ class EmbedOptions(ModelOptions):
     """Most tokens computed at a time."""
     overwrite: bool = False
     """Replace an existing output once the new one is complete."""
+    resume: bool = False
+    """Go on with a job that was stopped, at the part of the file that it had reached."""
 
     @field_validator("out")
     @classmethod

@@ -119,18 +119,32 @@ def read_all_rows(
     text_columns: Collection[str] = TEXT_COLUMNS,
 ) -> list[Row]:
     """`read_rows` as a list; reads on after a bad row and raises up to 20 errors and their number."""
+    errors = ErrorCollector()
+    choices: dict[str, Any] = {"optional": optional, "columns": columns, "text_columns": text_columns}
+    rows = list(good_rows(path, required=required, errors=errors, **choices))
+    errors.raise_if_any()
+    return rows
+
+
+def good_rows(
+    path: Path,
+    *,
+    required: Sequence[str],
+    errors: ErrorCollector,
+    optional: Sequence[str] = (),
+    columns: str | None = None,
+    text_columns: Collection[str] = TEXT_COLUMNS,
+) -> Iterator[Row]:
+    """`read_rows` that reads on after a bad row, whose error goes to `errors`."""
     wanted = _wanted(path, columns, required, optional, text_columns)
-    rows, errors = [], ErrorCollector()
     try:
         for item in _rows(path, wanted):
             if isinstance(item, InputError):
                 errors.add(item)
             else:
-                rows.append(item)
+                yield item
     except InputError as error:
         errors.add(error)
-    errors.raise_if_any()
-    return rows
 
 
 def _raising(items: Iterator[Row | InputError]) -> Iterator[Row]:

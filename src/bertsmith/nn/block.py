@@ -51,12 +51,21 @@ class Block(nn.Module):
         """
         x = hidden_states
         if self.is_pre_norm:
-            seen = self.attention(self.attention_norm(x), batch, attention, head_mask, rotation, rows)
-            x = at(rows, x) + self._drop(seen)
-            return x + self._drop(self.feedforward(self.feedforward_norm(x)))
-        x = self.attention_norm(at(rows, x) + self._drop(self.attention(x, batch, attention, head_mask, rotation, rows)))
-        output: Tensor = self.feedforward_norm(x + self._drop(self.feedforward(x)))
+            context = self.attention.context(self.attention_norm(x), batch, attention, head_mask, rotation)
+            x = self._added(self.attention.output, at(rows, context), at(rows, x))
+            inner = self.feedforward.inner(self.feedforward_norm(x))
+            return self._added(self.feedforward.output, inner, x)
+        context = self.attention.context(x, batch, attention, head_mask, rotation)
+        x = self.attention_norm(self._added(self.attention.output, at(rows, context), at(rows, x)))
+        output: Tensor = self.feedforward_norm(self._added(self.feedforward.output, self.feedforward.inner(x), x))
         return output
+
+    def _added(self, layer: nn.Module, values: Tensor, residual: Tensor) -> Tensor:
+        """Of a sub-layer, its last linear layer, dropout, and the residual sum."""
+        if self.training and self.dropout > 0:
+            return residual + F.dropout(layer(values), self.dropout)
+        result: Tensor = layer(values, residual)
+        return result
 
     def _drop(self, values: Tensor) -> Tensor:
         return F.dropout(values, self.dropout, self.training)

@@ -50,11 +50,13 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """`[total, hidden_size]` -> `[total, hidden_size]`."""
-        inner = self.intermediate(hidden_states)
-        if self.is_gated:
-            values, gate = inner.chunk(2, dim=-1)
-            inner = self.activation(values) * gate
-        else:
-            inner = self.activation(inner)
-        output: Tensor = self.output(inner)
+        output: Tensor = self.output(self.inner(hidden_states))
         return output
+
+    def inner(self, hidden_states: Tensor) -> Tensor:
+        """`[total, hidden_size]` -> `[total, intermediate_size]`: what the second linear layer reads."""
+        values: Tensor = self.intermediate(hidden_states)
+        if not self.is_gated:
+            return self.activation(values)
+        first, gate = values.chunk(2, dim=-1)
+        return self.activation(first) * gate

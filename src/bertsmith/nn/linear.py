@@ -20,9 +20,10 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 class Linear(nn.Linear):
     """`torch.nn.Linear`, through `linear`."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """`[…, in_features]` -> `[…, out_features]`."""
-        return linear(input, self.weight, self.bias)
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """`[…, in_features]` -> `[…, out_features]`, to which `residual` of that shape is added."""
+        result = linear(input, self.weight, self.bias)
+        return result if residual is None else residual + result
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

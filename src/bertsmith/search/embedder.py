@@ -6,7 +6,6 @@ Not here: a model that need not be loaded (`search.model`), how texts become vec
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,7 @@ from bertsmith.runtime import set_threads
 from bertsmith.search.passages import Ruler
 from bertsmith.search.quick import POOLINGS, QuickQuery, check_query
 from bertsmith.search.store import VERSION
-from bertsmith.tasks.embedding import embed_texts, lower_case, sentence_limit
+from bertsmith.tasks.embedding import TextVectors, embed_texts, lower_case
 
 QUERY_PROMPTS, PASSAGE_PROMPTS = ("query",), ("document", "passage", "corpus")
 """Names of the prompts that sentence-transformers puts before queries and passages, if a model has them."""
@@ -44,9 +43,11 @@ class Embedder:
         if self.bundle.sentence_problem is not None:
             raise self.bundle.sentence_problem
         self.modules = self.bundle.sentence or SentenceModules()
-        self.batch_tokens = options.batch_tokens
-        self.limit = sentence_limit(self.bundle)
-        self._query_prompt, self._passage_prompt = (self._named(QUERY_PROMPTS), self._named(PASSAGE_PROMPTS))
+        self._query_prompt = self._named(QUERY_PROMPTS)
+        self.passages = TextVectors(
+            self.bundle, prompt=self._named(PASSAGE_PROMPTS), batch_tokens=options.batch_tokens
+        )
+        self.limit = self.passages.limit
         if self.ruler.room < LEAST_TOKENS:
             message = f"reads {self.limit} tokens, which leaves {self.ruler.room} of a passage; choose another"
             raise InputError(message, file=self.bundle.path, field="--model")
@@ -58,12 +59,12 @@ class Embedder:
     @property
     def size(self) -> int:
         """Numbers of a vector."""
-        return self.modules.size(self.bundle.model.config.hidden_size)
+        return self.passages.size
 
     @cached_property
     def ruler(self) -> Ruler:
         """How long passages may be, with room for a prompt and what its last word may do to the first of a text."""
-        prompt = self.modules.prompt(self._passage_prompt)
+        prompt = self.passages.prompt
         used = self._count(prompt) + 1 if prompt else 0
         return Ruler(room=self.limit - 2 - used, count=self._count, tokens=self._tokens)
 
@@ -78,8 +79,7 @@ class Embedder:
 
     def embed_passages(self, texts: Sequence[str]) -> np.ndarray:
         """`[texts, size]`, float32."""
-        found = embed_texts(self.bundle, texts, prompt=self._passage_prompt, batch_tokens=self.batch_tokens)
-        return found.vectors
+        return self.passages.vectors(self.passages.inputs(texts)[0])
 
     def embed_query(self, text: str) -> np.ndarray:
         """`[size]`, float32. Raises `InputError` for a query that is longer than the model reads."""
@@ -89,30 +89,7 @@ class Embedder:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that a passage's vector depends on, in hexadecimal; not of how files hold it."""
-        digest = hashlib.sha256()
-        tensors = dict(self.bundle.model.encoder.state_dict())
-        for i, projection in enumerate(self.modules.dense):
-            tensors[f"dense.{i}.weight"] = projection.weight
-            if projection.bias is not None:
-                tensors[f"dense.{i}.bias"] = projection.bias
-        for name, tensor in sorted(tensors.items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(np.ascontiguousarray(tensor.float().cpu().numpy()).data)
-        modules = self.modules
-        rest = {
-            "tokenizer": self.bundle.tokenizer.fingerprint,
-            "config": self.bundle.model.config.model_dump(mode="json"),
-            "pooling": modules.pooling,
-            "activations": [projection.activation for projection in modules.dense],
-            "normalize": modules.normalize,
-            "lower": modules.do_lower_case,
-            "truncate_dim": modules.truncate_dim,
-            "prompt": modules.prompt(self._passage_prompt),
-            "limit": self.limit,
-            "version": VERSION,
-        }
-        digest.update(json.dumps(rest, sort_keys=True).encode())
-        return digest.hexdigest()
+        return hashlib.sha256(f"{self.passages.fingerprint} {VERSION}".encode()).hexdigest()
 
     def quick(self) -> dict[str, Any] | None:
         """What `search.quick` needs to embed queries as this model does; None where it cannot."""

@@ -10,10 +10,7 @@ Not here: tables (`search.store`), vectors (`search.embedder`).
 from __future__ import annotations
 
 import logging
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bertsmith.errors import InputError
+from bertsmith.progress import progress
 from bertsmith.search.folder import Listing, Seen, content_key
 from bertsmith.search.passages import Passage, read_passages
 from bertsmith.search.store import Part, Store, StoredFile
@@ -37,9 +35,6 @@ GROUP_PASSAGES = 256
 YOUNG_NS = 2_000_000_000
 """A file that changed so shortly before it was listed may change again within the same tick of the clock: its age is
 not remembered, so that the next start looks into it (as git does with its index)."""
-
-LINE_SECONDS = 10.0
-"""Seconds between two lines of progress."""
 
 
 @dataclass
@@ -112,7 +107,7 @@ def _embed(
     done: Update,
 ) -> None:
     group = _Group(store, model)
-    with _progress(sum(map(len, fresh.values()))) as report:
+    with progress(sum(map(len, fresh.values())), what="embedding", unit="files") as report:
         for key, files in fresh.items():
             file, seen = folder / files[0].path, listing.files[files[0].path]
             start = contents.get(key, (False, 0))[1]
@@ -176,26 +171,3 @@ class _Group:
             self.store.write(parts)
         self.written += len(texts)
         self.waiting, self.passages = [], 0
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A function that is told how many more files are done: a bar on a terminal, plain lines elsewhere."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True)) as bar:
-            task = bar.add_task("embedding", total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    finished, last = 0, time.monotonic()
-
-    def report(count: int) -> None:
-        nonlocal finished, last
-        finished += count
-        if time.monotonic() - last >= LINE_SECONDS:
-            last = time.monotonic()
-            log.info("embedded %d of %d files", finished, total)
-
-    yield report

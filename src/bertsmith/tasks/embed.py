@@ -27,7 +27,7 @@ from bertsmith.models.flops import encoder_flops
 from bertsmith.models.sentence import SentenceModules
 from bertsmith.tasks.base import Encoded, LossTerm
 from bertsmith.tasks.contrastive import added, cosine_loss, in_batch_loss, over_sizes
-from bertsmith.tasks.embedding import sentence_inputs
+from bertsmith.tasks.embedding import sentence_inputs, warn_of_cuts
 from bertsmith.tasks.similarity import MEASURES, cosine_of, judge_vectors
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
@@ -109,7 +109,7 @@ class EmbedTask:
     ) -> list[Encoded]:
         """One input a row, with a sequence for each text; to learn from it, a text alone comes twice."""
         places = [{"file": row.file, "line": row.line, "field": name} for row in rows for name in row.fields]
-        sequences, _ = sentence_inputs(
+        sequences, cut = sentence_inputs(
             [text for row in rows for text in row.texts],
             tokenizer=tokenizer,
             modules=self.modules,
@@ -118,6 +118,7 @@ class EmbedTask:
             place=places.__getitem__,
             prompt=self.modules.prompt(),
         )
+        warn_of_cuts(cut, len(sequences), self.max_length)
         encoded, start = [], 0
         for number, row in enumerate(rows):
             texts = tuple(sequences[start : start + len(row.texts)])

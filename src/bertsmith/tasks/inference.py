@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from bertsmith.tasks.base import Encoded, Task
 BATCH_TOKENS = 4096
 """Most tokens of a batch; a single longer input still makes a batch of its own."""
 
+WORTH_SPLITTING = 512
+"""So many tokens are parted among the threads; fewer stay one batch."""
 
-@torch.inference_mode()
+
 def run(
     model: Bert,
     task: Task,
@@ -28,12 +31,46 @@ def run(
     was_training = model.training
     model.eval()
     outputs: list[np.ndarray | None] = [None] * len(inputs)
-    for group in token_groups([encoded.tokens for encoded in inputs], batch_tokens, most=batch_size):
+
+    def compute(group: list[int]) -> None:
         batch = task.collate([inputs[i] for i in group]).to(model.device)
         for i, output in zip(group, task.outputs(model, batch), strict=True):
             outputs[i] = output
+
+    lengths = [encoded.tokens for encoded in inputs]
+    each_group(compute, lengths, batch_tokens=batch_tokens, batch_size=batch_size, device=model.device)
     model.train(was_training)
     return [output for output in outputs if output is not None]
+
+
+def each_group(
+    compute: Callable[[list[int]], None],
+    lengths: Sequence[int],
+    *,
+    batch_tokens: int,
+    batch_size: int | None = None,
+    device: torch.device,
+) -> None:
+    """Call `compute` with the indices of each group of `token_groups`, without gradients.
+
+    On a CPU as many groups at a time as torch has threads, each on one of them: no core waits for another after each
+    product, and the numbers do not depend on how many there are. A single group has all threads.
+    """
+    quiet = torch.inference_mode()(compute)
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads > 1 and sum(lengths) > WORTH_SPLITTING:
+        batch_tokens = min(batch_tokens, -(-sum(lengths) // threads))
+    groups = list(token_groups(lengths, batch_tokens, most=batch_size))
+    if threads == 1 or len(groups) < threads:
+        for group in groups:
+            quiet(group)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for _ in pool.map(quiet, reversed(groups)):  # the long ones first: the last to end is a short one
+                pass
+    finally:
+        torch.set_num_threads(threads)  # threads that are made from now on ask for the number that was set last
 
 
 def results(

@@ -17,7 +17,7 @@ from bertsmith.data.archives import format_of
 from bertsmith.data.text import Row, good_rows, read_lines, read_rows
 from bertsmith.errors import ErrorCollector, InputError
 from bertsmith.files import check_output, new_file, sha256
-from bertsmith.predict import open_model
+from bertsmith.predict import open_model, use_engine
 from bertsmith.progress import progress
 from bertsmith.spool import Spool
 from bertsmith.tasks.embedding import TextVectors, warn_of_cuts
@@ -36,8 +36,9 @@ def embed(options: EmbedOptions) -> dict[str, Any]:
     check_output(options.out, overwrite=options.overwrite, is_file=True)
     if options.out.is_dir():
         raise InputError("is a directory; name a file", file=options.out)
+    model = open_model(options)
     maker = TextVectors(
-        open_model(options).bundle,
+        model.bundle,
         prompt=options.prompt,
         batch_tokens=options.batch_tokens,
         pooling=options.pooling,
@@ -46,6 +47,7 @@ def embed(options: EmbedOptions) -> dict[str, Any]:
     )
     texts = _checked(options, maker)
     job = {"data": sha256(options.data), "columns": options.columns, "model": maker.fingerprint, "cuts": maker.cuts}
+    job["engine"] = use_engine(model, options.engine)
     with Spool(options.out, size=maker.size, job=job, resume=options.resume, overwrite=options.overwrite) as spool:
         start, before = perf_counter(), spool.counts.get("tokens", 0)
         with progress(texts, what="embedding", unit="texts", done=spool.rows) as report:

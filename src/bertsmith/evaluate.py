@@ -22,7 +22,7 @@ from bertsmith.files import MANIFEST, check_output
 from bertsmith.metrics.judgement import LOWER_IS_BETTER, Judgement
 from bertsmith.metrics.translation import translation_metrics
 from bertsmith.models.seq2seq import Seq2Seq
-from bertsmith.predict import Model, open_model
+from bertsmith.predict import Model, open_engine
 from bertsmith.runtime import choose_device, set_threads
 from bertsmith.tasks.base import Task
 from bertsmith.tasks.inference import results
@@ -54,7 +54,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         metrics = evaluate_writer(path, options)
         check_names(gate, metrics)
         return metrics
-    model = open_model(options)
+    model = open_engine(options)
     if options.data.is_dir() and (options.data / MANIFEST).is_file():
         for name in ("out", "baseline"):
             if getattr(options, name) is not None:

@@ -13,12 +13,14 @@ from torch import Tensor
 from bertsmith.batch import Batch
 from bertsmith.bundle import Bundle, load_bundle, resolve
 from bertsmith.config.finetune import LongDocs
-from bertsmith.config.inference import FillOptions, ModelOptions, PredictOptions
+from bertsmith.config.inference import EngineOptions, FillOptions, ModelOptions, PredictOptions
 from bertsmith.data.choices import ChoiceExample
 from bertsmith.data.examples import Example
 from bertsmith.data.questions import Question
 from bertsmith.data.similar import SimilarityExample
+from bertsmith.engines import choose as engines
 from bertsmith.errors import InputError
+from bertsmith.interop.weights import weights_file
 from bertsmith.models.encoder import Encoder
 from bertsmith.nn.attention import ReferenceAttention
 from bertsmith.runtime import choose_device, set_threads
@@ -301,11 +303,22 @@ class Model:
             raise InputError(f"the text has {len(ids)} tokens, the model reads {limit}; shorten it")
 
 
-def load(model: str | Path, *, device: str = "auto") -> Model:
-    """Load a model directory, or `hf:org/name[@revision]`."""
+def load(model: str | Path, *, device: str = "auto", engine: str | None = None) -> Model:
+    """Load a model directory, or `hf:org/name[@revision]`.
+
+    `engine`, "torch", "int8" or "auto", makes it ready to answer faster; it can then neither learn nor be saved.
+    """
     bundle = load_bundle(resolve(str(model)))
     bundle.model.to(choose_device(device))
-    return Model(bundle)
+    loaded = Model(bundle)
+    if engine is not None:
+        use_engine(loaded, engine)
+    return loaded
+
+
+def use_engine(model: Model, engine: str) -> str:
+    """See `engines.choose.use`."""
+    return engines.use(model.encoder, engine, weights=weights_file(model.bundle.path))
 
 
 def open_model(options: ModelOptions) -> Model:
@@ -314,9 +327,16 @@ def open_model(options: ModelOptions) -> Model:
     return load(options.model, device=options.device)
 
 
+def open_engine(options: EngineOptions) -> Model:
+    """The same, by the engine that the verb was told."""
+    model = open_model(options)
+    use_engine(model, options.engine)
+    return model
+
+
 def predict(options: PredictOptions) -> Iterator[Any]:
     """One answer for each row, in order."""
-    model = open_model(options)
+    model = open_engine(options)
     if options.text is not None:
         choices = None if options.choices is None else tuple(part.strip() for part in options.choices.split("|"))
         rows = [

@@ -28,7 +28,7 @@ READ_ROWS = 8192
 
 
 class Spool:
-    """The rows of `out` that are done. Raises `InputError` for rows of another job, or of a job that was not resumed."""
+    """The rows of `out` that are done. Raises `InputError` for rows of another job, or of one that is not resumed."""
 
     def __init__(self, out: Path, *, size: int, job: dict[str, Any], resume: bool, overwrite: bool) -> None:
         self.out, self.size, self.job = out, size, job

@@ -196,7 +196,9 @@ def compare(model: Bert, expected: dict[str, Tensor]) -> None:
             logits = model.masked_lm_logits(states)[:, :V]
             theirs = expected["mlm"][keep]
             close(logits.log_softmax(-1), theirs.log_softmax(-1))
-            close(model.next_sentence_logits(model.pool(states, batch)).log_softmax(-1), expected["nsp"].log_softmax(-1))
+            close(
+                model.next_sentence_logits(model.pool(states, batch)).log_softmax(-1), expected["nsp"].log_softmax(-1)
+            )
 
 
 @pytest.mark.parametrize("layout", SYSTEMS)

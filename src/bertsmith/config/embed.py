@@ -8,13 +8,13 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from bertsmith.config.finetune import LongDocs
-from bertsmith.config.inference import ModelOptions
+from bertsmith.config.inference import EngineOptions
 
 SUFFIXES = (".npy", ".parquet")
 """What can be written."""
 
 
-class EmbedOptions(ModelOptions):
+class EmbedOptions(EngineOptions):
     """Turn texts into vectors, one for each row, in the order of the rows."""
 
     data: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -21,7 +22,15 @@ class ModelOptions(Options):
     """Threads of the CPU; by default what torch chooses."""
 
 
-class EvaluateOptions(ModelOptions):
+class EngineOptions(ModelOptions):
+    """What those have that run many texts through an encoder."""
+
+    engine: Literal["torch", "int8", "auto"] = "torch"
+    """torch: float32; int8: 8-bit products on a CPU, several times faster, answers a little off; auto: whichever a
+    short measurement of this model prefers, remembered for the next time."""
+
+
+class EvaluateOptions(EngineOptions):
     """Measure a model on labelled rows, or an encoder on the held-out documents of shards."""
 
     data: Path
@@ -49,7 +58,7 @@ class EvaluateOptions(ModelOptions):
     """Exit with 3 if a metric is worse than this: `accuracy=0.9`, or several, parted by commas."""
 
 
-class PredictOptions(ModelOptions):
+class PredictOptions(EngineOptions):
     """Predict: one JSON line for each text."""
 
     text: str | None = None

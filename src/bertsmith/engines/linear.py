@@ -21,6 +21,9 @@ FUSED = {
 }
 """`hidden_act` -> the activation that oneDNN applies to a product while it is in the cache."""
 
+TYPICAL_ROWS = 512
+"""Tokens of a batch for which oneDNN lays out a weight; other numbers work too."""
+
 MOST = 127.0
 """Largest int8; -128 is not used, so that zero stays in the middle."""
 
@@ -30,7 +33,9 @@ class PackedLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear, activation: str | None = None) -> None:
         super().__init__()
-        self.weight, self.bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        weight = layer.weight.detach()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL_ROWS)
+        self.bias = None if layer.bias is None else layer.bias.detach()
         self.fused = FUSED.get(activation or "", ("none", ""))
         is_apart = activation is not None and activation not in FUSED
         self.activation = ACTIVATION_FUNCTIONS[activation] if is_apart and activation else None
@@ -46,33 +51,44 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """int8 products with int32 sums: a scale for each output of the weight, and for each token (row) of the input.
+    """int8 products with int32 sums: a scale for each output of the weight, scale and zero for each token of the input.
 
-    Both scales map the largest absolute value to 127 (Dettmers et al. 2022, "LLM.int8()", section 2.1, vector-wise).
+    A weight's largest absolute value becomes 127 (Dettmers et al. 2022, "LLM.int8()", section 2.1, vector-wise); a
+    token's smallest and largest number become 0 and 255 (Jacob et al. 2017, equation 1). Columns of the input that are
+    much larger than the others, `outliers` `[columns]`, stay float32 (LLM.int8(), section 3). With x = s q + z and
+    w = c v for the others: x wᵀ = c s (q vᵀ) + z (c Σ v).
     """
 
-    def __init__(self, layer: nn.Linear, activation: str | None = None) -> None:
+    def __init__(self, layer: nn.Linear, activation: str | None = None, *, outliers: Tensor) -> None:
         super().__init__()
         weight = layer.weight.detach()
-        self.scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / MOST
-        quantised = torch.round(weight / self.scales[:, None]).to(torch.int8)
-        self.weight = torch.ops.onednn.qlinear_prepack(quantised.t().contiguous(), None)
+        self.outliers = outliers
+        rest = weight.index_fill(1, outliers, 0.0)
+        self.scales = rest.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / MOST
+        quantised = torch.round(rest / self.scales[:, None]).to(torch.int8)
+        sums = quantised.sum(1, dtype=torch.float32) * self.scales
+        self.apart = torch.cat([weight[:, outliers], sums[:, None]], dim=1).t().contiguous()
+        self.weight = torch.ops.onednn.qlinear_prepack(quantised, None)
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
         self.bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
         self.activation = None if activation is None else ACTIVATION_FUNCTIONS[activation]
 
     def forward(self, values: Tensor, residual: Tensor | None = None) -> Tensor:
         """`[rows, in]` -> `[rows, out]`; `residual`: `[rows, out]`."""
-        quantised, scales = quantise(values)
+        quantised, scales, zeros = quantise(values.index_fill(1, self.outliers, 0.0))
         product = torch.ops.onednn.qlinear_pointwise(
             quantised, 1.0, 0, self.weight, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        result = torch.addcmul(self.bias if residual is None else residual + self.bias, product, scales)
+        apart = torch.cat([values.index_select(1, self.outliers), zeros], dim=1)
+        result = torch.addmm(self.bias, apart, self.apart).addcmul_(product, scales)
+        if residual is not None:
+            result += residual
         return result if self.activation is None else self.activation(result)
 
 
-def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
-    """`[rows, size]` -> int8 of the same shape and the float32 scales `[rows, 1]` that they are multiples of."""
-    low, high = torch.aminmax(values, dim=1, keepdim=True)
-    most = torch.maximum(high, low.neg_()).clamp_(min=torch.finfo(torch.float32).tiny)
-    return (values * (MOST / most)).round_().to(torch.int8), most.mul_(1 / MOST)
+def quantise(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`[rows, size]` -> uint8 of that shape, scales and zeros, float32 `[rows, 1]`: values ≈ scale · q + zero."""
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+    scales = (high - low).clamp_(min=torch.finfo(torch.float32).tiny) / 255
+    signed = (values - low).div_(scales).round_().sub_(128).to(torch.int8)  # to uint8 torch converts one by one
+    return signed.view(torch.uint8) ^ 128, scales, low

@@ -5,34 +5,85 @@ Afterwards the model answers as before and can neither learn nor be saved.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from bertsmith.batch import Batch
 from bertsmith.engines.linear import Int8Linear, PackedLinear
 from bertsmith.models.encoder import Encoder
 
 PARTS = ("attention.qkv", "attention.output", "feedforward.intermediate", "feedforward.output")
 """The linear layers of a block."""
 
+OUTLIERS = 8
+"""Columns of each layer's input that int8 leaves in float32."""
 
-def linear_layers(encoder: Encoder) -> Iterator[str]:
-    """Their names within the encoder: `"blocks.0.attention.qkv"`, …"""
+PROBE_LENGTHS = (8, 8, 16, 16, 32, 32, 64, 64, 128)
+"""Lengths of the sequences on which outliers are looked for, and engines are measured."""
+
+
+def linear_layers(encoder: Encoder) -> Iterator[tuple[str, nn.Linear]]:
+    """The linear layers of all blocks and their names within the encoder: `"blocks.0.attention.qkv"`, …"""
     for layer in range(len(encoder.blocks)):
-        yield from (f"blocks.{layer}.{part}" for part in PARTS)
+        for part in PARTS:
+            found = encoder.get_submodule(name := f"blocks.{layer}.{part}")
+            assert isinstance(found, nn.Linear)
+            yield name, found
+
+
+def to_packed(encoder: Encoder) -> None:
+    """float32 layers in oneDNN's layout, with activation and residual in the product."""
+    _swap(encoder, lambda _, layer, activation: PackedLinear(layer, activation))
+
+
+def to_int8(encoder: Encoder, *, keep: Collection[str] = (), probe: Batch | None = None) -> None:
+    """int8 layers; `keep` names those that stay float32. Outliers are those that `probe` shows, by default random
+    tokens: which columns are large depends on the model more than on the text (Dettmers et al. 2022, section 4)."""
+    config = encoder.config
+    batch = probe_batch(config.vocab_size, longest=config.max_position_embeddings) if probe is None else probe
+    columns = largest_columns(encoder, batch)
+
+    def make(name: str, layer: nn.Linear, activation: str | None) -> nn.Module:
+        return (
+            PackedLinear(layer, activation) if name in keep else Int8Linear(layer, activation, outliers=columns[name])
+        )
+
+    _swap(encoder, make)
+
+
+def probe_batch(vocab_size: int, *, longest: int) -> Batch:
+    """Sequences of random tokens, the same every time, none longer than `longest`."""
+    draw = np.random.default_rng(0)
+    return Batch.from_sequences([draw.integers(0, vocab_size, min(length, longest)) for length in PROBE_LENGTHS])
 
 
 @torch.inference_mode()
-def swap(encoder: Encoder, kind: str, *, keep: Collection[str] = ()) -> None:
-    """Put layers of `kind` ("packed", "int8") in place of all linear layers of the blocks; `keep` names those that
-    become packed whatever the kind."""
-    for name in linear_layers(encoder):
+def largest_columns(encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+    """For each linear layer the columns of its input, at most `OUTLIERS`, whose largest number is the largest."""
+    found: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            largest = inputs[0].abs().amax(0)
+            found[name] = largest.topk(min(OUTLIERS, len(largest) - 1)).indices
+
+        return look
+
+    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in linear_layers(encoder)]
+    encoder(batch)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@torch.inference_mode()
+def _swap(encoder: Encoder, make: Callable[[str, nn.Linear, str | None], nn.Module]) -> None:
+    for name, layer in list(linear_layers(encoder)):
         owner = encoder.get_submodule(name.rpartition(".")[0])
-        layer = encoder.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
         activation = None
         if name.endswith("feedforward.intermediate") and not owner.is_gated:
             activation, owner.activation = encoder.config.hidden_act, nn.Identity()
-        make = Int8Linear if kind == "int8" and name not in keep else PackedLinear
-        setattr(owner, name.rpartition(".")[2], make(layer, activation))
+        setattr(owner, name.rpartition(".")[2], make(name, layer, activation))

@@ -98,7 +98,7 @@ class Bert(nn.Module):
         return self._pooled(pool(states, batch, kinds=(self.config.pooler_input,)))
 
     def pooled(self, batch: Batch) -> Tensor:
-        """`[sequences, hidden_size]`: `pool` of the encoder's states, of which only those that it reads are computed."""
+        """`[sequences, hidden_size]`: `pool` of the encoder's states; only those that it reads are computed."""
         return self.pooled_and_selected(batch, batch.first_positions[:0])[0]
 
     def pooled_and_selected(self, batch: Batch, positions: Tensor) -> tuple[Tensor, Tensor]:

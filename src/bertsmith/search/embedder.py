@@ -44,9 +44,7 @@ class Embedder:
             raise self.bundle.sentence_problem
         self.modules = self.bundle.sentence or SentenceModules()
         self._query_prompt = self._named(QUERY_PROMPTS)
-        self.passages = TextVectors(
-            self.bundle, prompt=self._named(PASSAGE_PROMPTS), batch_tokens=options.batch_tokens
-        )
+        self.passages = TextVectors(self.bundle, prompt=self._named(PASSAGE_PROMPTS), batch_tokens=options.batch_tokens)
         self.limit = self.passages.limit
         if self.ruler.room < LEAST_TOKENS:
             message = f"reads {self.limit} tokens, which leaves {self.ruler.room} of a passage; choose another"

@@ -10,6 +10,7 @@ Not here: tables (`search.store`), vectors (`search.embedder`).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice

@@ -1,0 +1,114 @@
+"""`--engine`: what is chosen, why, and that it is remembered."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bertsmith.config.encoder import EncoderConfig
+from bertsmith.engines import choose
+from bertsmith.engines.choose import MAX_LOSS, Measured, has_int8, use
+from bertsmith.errors import InputError
+from bertsmith.models.encoder import Encoder
+from tests.cli.run import bertsmith as run
+
+needs_int8 = pytest.mark.skipif(not has_int8(), reason="this processor has no 8-bit products (VNNI)")
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    return Encoder(EncoderConfig(vocab_size=99, **shape)).eval()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "bertsmith" / "engines.json"
+
+
+@pytest.mark.parametrize(
+    ("measured", "engine", "line"),
+    [
+        (
+            Measured(2.94, 0.0004, 0.004),
+            "int8",
+            "int8 is 2.9x faster here, largest difference 0.004, mean 1 - cosine 0.0004: using int8",
+        ),
+        (Measured(1.1, 0.0004, 0.004), "torch", "int8 is hardly faster here (1.1x): keeping float32"),
+        (Measured(0.4, 0.0004, 0.004), "torch", "int8 is no faster here (0.4x): keeping float32"),
+        (
+            Measured(3.0, 2 * MAX_LOSS, 0.4),
+            "torch",
+            "int8 changes too much (largest difference 0.4, mean 1 - cosine 0.01; limit 0.005): keeping float32",
+        ),
+    ],
+)
+def test_int8_must_be_faster_and_true(measured: Measured, engine: str, line: str) -> None:
+    assert measured.choice == engine
+    assert str(measured) == line
+
+
+@needs_int8
+def test_a_measurement_is_made_once_and_explained(
+    encoder: Encoder, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"1")
+    with caplog.at_level("INFO"):
+        first = use(copy.deepcopy(encoder), "auto", weights=weights)
+    (kept,) = json.loads(cache.read_text()).values()
+    assert Measured(**kept).choice == first
+    assert caplog.messages == [str(Measured(**kept))]
+    monkeypatch.setattr(choose, "measure", None)
+    assert use(copy.deepcopy(encoder), "auto", weights=weights) == first
+    weights.write_bytes(b"22")
+    with pytest.raises(TypeError, match="NoneType"):
+        use(encoder, "auto", weights=weights)
+
+
+@needs_int8
+def test_a_damaged_or_unwritable_memory_is_no_obstacle(
+    encoder: Encoder, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"1")
+    cache.parent.parent.write_text("a file where a directory should be")
+    assert use(encoder, "auto", weights=weights) in ("torch", "int8")
+    assert "could not be kept" in caplog.text
+
+
+def test_unknown_engines_and_missing_products_are_refused(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="'onnxx' is none of torch, int8, auto"):
+        use(encoder, "onnxx")
+    monkeypatch.setattr(choose, "has_int8", lambda: False)
+    with pytest.raises(InputError, match="int8 needs 8-bit products, this processor has none; use torch"):
+        use(encoder, "int8")
+    assert use(encoder, "auto") == "torch"
+
+
+@needs_int8
+def test_the_verbs_answer_by_the_engine_they_are_told(
+    capsys: pytest.CaptureFixture[str], encoder_dir: Path, classifier_dir: Path, rows: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "texts.txt"
+    data.write_text("the cat sees a red ball.\na dog\n" * 5)
+    found = {}
+    for engine in ("torch", "int8", "auto"):
+        out = tmp_path / f"{engine}.npy"
+        assert run(capsys, "embed", encoder_dir, "--data", data, "--out", out, "--engine", engine).code == 0
+        found[engine] = np.load(out)
+    assert 0 < np.abs(found["torch"] - found["int8"]).max() < 0.2
+    answers = {}
+    for engine in ("torch", "int8"):
+        outcome = run(capsys, "evaluate", classifier_dir, "--data", rows / "dev.tsv", "--engine", engine, "--json")
+        assert outcome.code == 0, outcome.err
+        answers[engine] = json.loads(outcome.out)["accuracy"]
+        assert run(capsys, "predict", classifier_dir, "--text", "a dog", "--engine", engine).code == 0
+    assert abs(answers["torch"] - answers["int8"]) < 0.1

@@ -58,24 +58,15 @@ class SelfAttention(nn.Module):
         attention: Attention,
         head_mask: Tensor | None = None,
         rotation: Rotation | None = None,
+        rows: Tensor | None = None,
+        *,
+        residual: Tensor | None = None,
     ) -> Tensor:
-        """`[total, hidden_size]` -> `[total, hidden_size]`.
+        """`[total, hidden_size]` -> `[total, hidden_size]`, or of `rows` alone, to which `residual` is added.
 
         `head_mask` `[heads]` multiplies the output of each head, which is the same as multiplying its
         probabilities (Michel et al. 2019, equation 2).
         """
-        output: Tensor = self.output(self.context(hidden_states, batch, attention, head_mask, rotation))
-        return output
-
-    def context(
-        self,
-        hidden_states: Tensor,
-        batch: Batch,
-        attention: Attention,
-        head_mask: Tensor | None = None,
-        rotation: Rotation | None = None,
-    ) -> Tensor:
-        """`[total, hidden_size]` -> `[total, heads * value_size]`: `forward` before the output projection."""
         projected = self.qkv(hidden_states).split(self.sizes, dim=1)
         query, key, value = (part.unflatten(1, (self.heads, -1)) for part in projected)
         if rotation is not None:
@@ -83,7 +74,8 @@ class SelfAttention(nn.Module):
         context = attention(query, key, value, batch, self.dropout if self.training else 0.0, self.window)
         if head_mask is not None:
             context = context * head_mask[:, None]
-        return context.flatten(1)
+        output: Tensor = self.output(at(rows, context.flatten(1)), residual)
+        return output
 
 
 def at(rows: Tensor | None, values: Tensor) -> Tensor:

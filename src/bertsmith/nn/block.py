@@ -9,6 +9,8 @@ pre   x ──┬── norm ── self-attention ── dropout ──(+)─�
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -51,20 +53,19 @@ class Block(nn.Module):
         """
         x = hidden_states
         if self.is_pre_norm:
-            context = self.attention.context(self.attention_norm(x), batch, attention, head_mask, rotation)
-            x = self._added(self.attention.output, at(rows, context), at(rows, x))
-            inner = self.feedforward.inner(self.feedforward_norm(x))
-            return self._added(self.feedforward.output, inner, x)
-        context = self.attention.context(x, batch, attention, head_mask, rotation)
-        x = self.attention_norm(self._added(self.attention.output, at(rows, context), at(rows, x)))
-        output: Tensor = self.feedforward_norm(self._added(self.feedforward.output, self.feedforward.inner(x), x))
+            asked = self.attention_norm(x)
+            x = self._added(at(rows, x), self.attention, asked, batch, attention, head_mask, rotation, rows)
+            return self._added(x, self.feedforward, self.feedforward_norm(x))
+        x = self._added(at(rows, x), self.attention, x, batch, attention, head_mask, rotation, rows)
+        x = self.attention_norm(x)
+        output: Tensor = self.feedforward_norm(self._added(x, self.feedforward, x))
         return output
 
-    def _added(self, layer: nn.Module, values: Tensor, residual: Tensor) -> Tensor:
-        """Of a sub-layer, its last linear layer, dropout, and the residual sum."""
+    def _added(self, residual: Tensor, part: nn.Module, *arguments: Any) -> Tensor:
+        """The residual, and what a part makes of its arguments, with dropout."""
         if self.training and self.dropout > 0:
-            return residual + F.dropout(layer(values), self.dropout)
-        result: Tensor = layer(values, residual)
+            return residual + F.dropout(part(*arguments), self.dropout)
+        result: Tensor = part(*arguments, residual=residual)
         return result
 
     def _drop(self, values: Tensor) -> Tensor:

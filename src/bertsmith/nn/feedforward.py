@@ -48,15 +48,13 @@ class FeedForward(nn.Module):
         self.output = Linear(inner, config.hidden_size, bias=config.mlp_bias)
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """`[total, hidden_size]` -> `[total, hidden_size]`."""
-        output: Tensor = self.output(self.inner(hidden_states))
+    def forward(self, hidden_states: Tensor, *, residual: Tensor | None = None) -> Tensor:
+        """`[total, hidden_size]` -> `[total, hidden_size]`, to which `residual` is added."""
+        inner = self.intermediate(hidden_states)
+        if self.is_gated:
+            values, gate = inner.chunk(2, dim=-1)
+            inner = self.activation(values) * gate
+        else:
+            inner = self.activation(inner)
+        output: Tensor = self.output(inner, residual)
         return output
-
-    def inner(self, hidden_states: Tensor) -> Tensor:
-        """`[total, hidden_size]` -> `[total, intermediate_size]`: what the second linear layer reads."""
-        values: Tensor = self.intermediate(hidden_states)
-        if not self.is_gated:
-            return self.activation(values)
-        first, gate = values.chunk(2, dim=-1)
-        return self.activation(first) * gate

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from bertsmith.batch import Batch
 from bertsmith.config.finetune import LongDocs, RerankerOptions
@@ -91,10 +92,17 @@ class RerankTask:
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
         """See `Trainable`."""
-        logits = model.classification_logits(model.encoder(batch), batch).float()[:, 0]
-        labels = batch.labels["label"]
-        right = (logits.detach() > 0) == (labels >= 0.5)
-        return {"pair": LossTerm(binary_cross_entropy(logits, labels), right)}
+        return self.terms(self.logits(model, batch), batch)
+
+    def logits(self, model: Bert, batch: Batch) -> Tensor:
+        """See `Scored`: `[sequences, 1]`."""
+        return self.pairs.logits(model, batch)
+
+    def terms(self, logits: Tensor, batch: Batch) -> dict[str, LossTerm]:
+        """See `Scored`."""
+        relevance, labels = logits[:, 0], batch.labels["label"]
+        right = (relevance.detach() > 0) == (labels >= 0.5)
+        return {"pair": LossTerm(binary_cross_entropy(relevance, labels), right)}
 
     def flops(self, model: Bert, batch: Batch) -> int:
         """See `Trainable`."""

@@ -28,6 +28,8 @@ class FinetuneOptions(TrainingOptions):
     teacher: str | None = None
     """Learn from the answers of this fine-tuned model of the same task too: a smaller model becomes better than by
     labels alone (Hinton et al. 2015)."""
+    unlabelled: Path | None = None
+    """More rows to learn from, without labels: the teacher's answers stand for them."""
     student_layers: int | None = Field(default=None, ge=1)
     """Start with so many blocks of the start model, evenly chosen from the first to the last (Sanh et al. 2019)."""
     alpha: float = Field(default=0.5, ge=0, le=1)
@@ -67,9 +69,9 @@ class FinetuneOptions(TrainingOptions):
         if self.teacher is None:
             if self.model is None:
                 raise ValueError("--model is missing: the model to start from")
-            for name in ("alpha", "teacher_temperature"):
+            for name in ("alpha", "teacher_temperature", "unlabelled"):
                 if name in self.model_fields_set:
-                    raise ValueError(f"--{name.replace('_', '-')} is about a teacher; give --teacher DIR")
+                    raise ValueError(f"--{name.replace('_', '-')} is for learning from a teacher; give --teacher DIR")
         elif self.model is None and self.student_layers is None:
             raise ValueError(
                 "--teacher needs a student: --model DIR of a smaller encoder, or --student-layers N of the teacher's"

@@ -262,7 +262,7 @@ class ClassifyTask:
     def start(self, model: Bert, rows: Sequence[Example], fresh: Sequence[str]) -> None:
         """A fresh head of a regression starts at the mean of the scores: it need not learn their scale first."""
         if self.problem == "regression" and model.classifier is not None and "classifier" in fresh:
-            model.classifier.linear.bias.fill_(float(np.mean([row.label for row in rows])))
+            model.classifier.linear.bias.fill_(float(np.mean([row.label for row in rows if row.label is not None])))
 
     def fitted(self, options: ClassifyOptions, rows: Sequence[Example], results: Sequence[np.ndarray]) -> ClassifyTask:
         """The task with temperature and thresholds that suit these rows, as the options ask for."""

@@ -118,19 +118,20 @@ class RerankTask:
 
     def decode(self, row: Example, result: np.ndarray) -> dict[str, Any]:  # noqa: ARG002
         """`{"score": 0.93}`: between 0 and 1."""
-        return {"score": float(_sigmoid(result)[0])}
+        return {"score": float(probability(result)[0])}
 
     def judge(self, rows: Sequence[Example], results: Sequence[np.ndarray]) -> Judgement:
         """See `Task`. Of lists the metrics of `metrics.retrieval` too."""
         logits = np.concatenate(results).astype(np.float64)
-        return (judge_lists if is_listwise(rows) else judge_relevance)(rows, _sigmoid(logits))
+        return (judge_lists if is_listwise(rows) else judge_relevance)(rows, probability(logits))
 
     def fitted(self, options: object, rows: object, results: object) -> RerankTask:  # noqa: ARG002 - nothing is fitted
         """See `Task`."""
         return self
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
+def probability(logits: np.ndarray) -> np.ndarray:
+    """The sigmoid, in float64."""
     from scipy.special import expit
 
     return np.asarray(expit(logits.astype(np.float64)))

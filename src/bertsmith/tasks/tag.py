@@ -309,7 +309,11 @@ def windows(origin: Sequence[int], *, room: int, stride: int) -> list[tuple[int,
         start = back[0] if back else end
 
 
+def first_pieces(origin: np.ndarray) -> np.ndarray:
+    """`[pieces]`: whether it is the first of a word: `[-1 0 0 1 -1]` -> `[no yes no yes no]`."""
+    return np.asarray((origin >= 0) & (np.diff(origin, prepend=-1) != 0))
+
+
 def _first_piece_labels(origin: np.ndarray, tags: np.ndarray) -> np.ndarray:
     """`[pieces]`: the tag at a word's first piece, -1 elsewhere: `[-1 0 0 1 -1]`, `[5 6]` -> `[-1 5 -1 6 -1]`."""
-    is_first = (origin >= 0) & (np.diff(origin, prepend=-1) != 0)
-    return np.where(is_first, tags[np.maximum(origin, 0)], -1)
+    return np.where(first_pieces(origin), tags[np.maximum(origin, 0)], -1)

@@ -22,9 +22,9 @@ from bertsmith.tasks.embed import EmbedTask
 from bertsmith.tasks.inference import results, run
 from bertsmith.tasks.known import TASKS, check_segments, task_of
 from bertsmith.tasks.qa import QaTask
-from bertsmith.tasks.rerank import RerankTask
+from bertsmith.tasks.rerank import RerankTask, probability
 from bertsmith.tasks.similarity import unit
-from bertsmith.tasks.tag import TagTask
+from bertsmith.tasks.tag import TagTask, first_pieces
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
 
@@ -54,8 +54,8 @@ class Answers:
     """What a teacher answers to rows, end to end."""
 
     values: np.ndarray
-    """`[items, …]`, float32: logits of rows (classify, rerank), of words (tag), of choices or of tokens (qa), or vectors
-    of texts (embed)."""
+    """`[items, …]`, float32: logits of rows (classify, rerank), words (tag), choices or tokens (qa), or vectors of
+    texts (embed)."""
     sizes: np.ndarray
     """`[rows]`: how many items each has."""
 
@@ -114,7 +114,7 @@ def answers_to(teacher: Teacher, task: Task, rows: Sequence[Any], inputs: Sequen
 
 
 def with_targets(task: Task, inputs: Sequence[Encoded], answers: Answers) -> list[Encoded]:
-    """The student's inputs with what the teacher answers to each."""
+    """The student's inputs with what the teacher answers to each; its best answer is the label where there is none."""
     of_rows = answers.of_rows()
     used = [0] * len(of_rows)
     found = []
@@ -125,11 +125,31 @@ def with_targets(task: Task, inputs: Sequence[Encoded], answers: Answers) -> lis
             used[encoded.row] += encoded.tokens
             target = target[start : start + encoded.tokens]
         elif isinstance(task, TagTask):
-            target = target[encoded.origin[encoded.label >= 0]]
+            target = target[encoded.origin[first_pieces(encoded.origin)]]
         elif isinstance(task, EmbedTask):  # a text that stands alone comes twice
             target = np.tile(target, (len(encoded.sequences) // len(target), 1))
-        found.append(replace(encoded, target=target))
+        label = best_answer(task, encoded, target) if encoded.label is None else encoded.label
+        found.append(replace(encoded, target=target, label=label))
     return found
+
+
+def best_answer(task: Task, encoded: Encoded, target: np.ndarray) -> Any:
+    """The label of an input that a teacher's answer to it amounts to; None of an embedder, whose rows need none."""
+    if isinstance(task, QaTask):
+        return tuple(target.argmax(0).tolist())
+    if isinstance(task, TagTask):
+        labels = np.full(encoded.tokens, -1)
+        labels[first_pieces(encoded.origin)] = target.argmax(1)
+        return labels
+    if isinstance(task, ChoiceTask):
+        return int(target.argmax())
+    if isinstance(task, RerankTask):
+        return float(probability(target)[0, 0])
+    if isinstance(task, ClassifyTask):
+        if task.problem == "regression":
+            return float(target[0, 0])
+        return int(target.argmax()) if task.problem == "single" else (target[0] > 0).astype(np.float32)
+    return None
 
 
 def resized(vectors: np.ndarray, size: int) -> np.ndarray:

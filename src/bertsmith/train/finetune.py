@@ -196,9 +196,25 @@ def load_rows(
     if isinstance(options, SimilarityOptions) and options.mine:
         rows = with_negatives(options, task, rows, bundle, device=device)
     training, dev = (Rows(part, task.prepare(part, bundle.tokenizer)) for part in (rows, dev_rows))
+    if options.unlabelled is not None:
+        training = joined(training, unlabelled_rows(options.unlabelled, options, task, bundle))
     for part in (training, dev):
         check_segments(part.rows, part.inputs, bundle.model.config)
     return task, teacher, training, dev
+
+
+def unlabelled_rows(path: Path, options: FinetuneOptions, task: Task, bundle: Bundle) -> Rows:
+    """The rows of `--unlabelled`. Raises `InputError`s for rows that the task cannot take."""
+    if isinstance(task, EmbedTask):
+        raise InputError("an embedder's rows have no labels; put them into --train", field="--unlabelled")
+    rows = task.read(path, columns=options.columns, labelled=False)
+    return Rows(rows, task.prepare(rows, bundle.tokenizer, labelled=False))
+
+
+def joined(first: Rows, then: Rows) -> Rows:
+    """The rows of both."""
+    moved = [replace(encoded, row=encoded.row + len(first.rows)) for encoded in then.inputs]
+    return Rows([*first.rows, *then.rows], [*first.inputs, *moved])
 
 
 def with_negatives(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bertsmith.bundle import load_bundle
+from bertsmith.config.finetune import FinetuneOptions
 from bertsmith.data.tagged import TaggedExample
 from bertsmith.errors import InputError
 from bertsmith.tasks.base import Encoded
@@ -24,12 +25,14 @@ from bertsmith.tasks.teacher import (
     Teacher,
     answers_to,
     best_answer,
+    cut_alike,
     open_teacher,
     resized,
     taught,
     with_targets,
 )
 from bertsmith.tokenizer.directory import load_tokenizer
+from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 from tests.tasks.examples import SUFFIX, write_model, write_rows
 
 TASKS: dict[str, Any] = {
@@ -42,6 +45,9 @@ TASKS: dict[str, Any] = {
     "embed": EmbedTask(64, "pairs"),
     "rerank": RerankTask(64),
 }
+
+
+OPTIONS = FinetuneOptions(teacher="t", student_layers=1, train=Path("a"), out=Path("o"))
 
 
 def teacher_of(kind: str, folder: Path, tokenizer_dir: Path) -> Teacher:
@@ -141,7 +147,7 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
 def test_labels_and_their_weights_take_the_teachers_order(tokenizer_dir: Path, tmp_path: Path) -> None:
     teacher = teacher_of("classify", tmp_path / "teacher", tokenizer_dir)
     task = ClassifyTask(("cat", "dog", "bird", "fish"), 64, class_weights=(1.0, 2.0, 3.0, 4.0))
-    found = taught(task, teacher, load_tokenizer(tokenizer_dir))
+    found = taught(task, teacher, load_tokenizer(tokenizer_dir), OPTIONS)
     assert found == ClassifyTask(("fish", "bird", "dog", "cat"), 64, class_weights=(4.0, 3.0, 2.0, 1.0))
 
 
@@ -157,15 +163,26 @@ def test_who_cannot_teach_is_refused_with_a_reason(
     with pytest.raises(InputError, match=r'field "--teacher": is for classify; a teacher must be fine-tuned for embed'):
         open_teacher(str(classifier.bundle.path), task="embed")
     with pytest.raises(InputError, match=r"answers with fish, bird, dog, cat; the rows have cat, cow"):
-        taught(ClassifyTask(("cat", "cow"), 64), classifier, tokenizer)
+        taught(ClassifyTask(("cat", "cow"), 64), classifier, tokenizer, OPTIONS)
     with pytest.raises(InputError, match=r"its problem is single, that of the rows is multi"):
-        taught(TASKS["multi"], classifier, tokenizer)
+        taught(TASKS["multi"], classifier, tokenizer, OPTIONS)
     tagger = teacher_of("tag", tmp_path / "tag", tokenizer_dir)
     with pytest.raises(InputError, match=r"answers with O, B-PET, .*; the rows have X, Y"):
-        taught(TagTask(("X", "Y"), 64), tagger, tokenizer)
+        taught(TagTask(("X", "Y"), 64), tagger, tokenizer, OPTIONS)
     answerer = teacher_of("qa", tmp_path / "qa", tokenizer_dir)
     with pytest.raises(InputError, match=r"another tokenizer than the student"):
-        taught(QaTask(64), answerer, load_tokenizer(other_tokenizer))
+        taught(QaTask(64), answerer, load_tokenizer(other_tokenizer), OPTIONS)
     with pytest.raises(InputError, match=r"reads 64 tokens, the student 128; lower --max-length"):
-        taught(QaTask(128), answerer, tokenizer)
-    assert load_bundle(tmp_path / "qa").task["name"] == "qa"
+        taught(QaTask(128), answerer, tokenizer, OPTIONS)
+    with pytest.raises(
+        InputError, match=r'"--teacher-temperature": is for probabilities; of rerank numbers are compared'
+    ):
+        hot = OPTIONS.model_copy(update={"teacher_temperature": 3.0})
+        taught(TASKS["rerank"], teacher_of("rerank", tmp_path / "rerank", tokenizer_dir), tokenizer, hot)
+
+
+def test_how_a_tokenizer_was_saved_makes_no_other_tokenizer(tokenizer_dir: Path, other_tokenizer: Path) -> None:
+    one, other = load_tokenizer(tokenizer_dir), load_tokenizer(other_tokenizer)
+    content = json.loads(one.content) | {"truncation": None, "version": "2.0"}
+    assert cut_alike(one, TextTokenizer(json.dumps(content), one.config))
+    assert not cut_alike(one, other)

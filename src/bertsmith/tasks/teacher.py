@@ -7,6 +7,7 @@ both must cut alike. Not here: what is learnt from the answers (`tasks.distill`)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from bertsmith.bundle import Bundle, load_bundle, resolve
+from bertsmith.config.finetune import FinetuneOptions
 from bertsmith.errors import InputError, listing
 from bertsmith.tasks.base import Encoded, Task
 from bertsmith.tasks.choice import ChoiceTask
@@ -26,6 +28,9 @@ from bertsmith.tasks.rerank import RerankTask, probability
 from bertsmith.tasks.similarity import unit
 from bertsmith.tasks.tag import TagTask, first_pieces
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
+
+SETTINGS = ("version", "truncation", "padding")
+"""Parts of a tokenizer's file that do not concern us: we neither pad nor truncate."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +79,22 @@ def open_teacher(model: str, *, task: str) -> Teacher:
     return Teacher(bundle, task_of(bundle))
 
 
-def taught(task: Task, teacher: Teacher, tokenizer: TextTokenizer) -> Task:
+def taught(task: Task, teacher: Teacher, tokenizer: TextTokenizer, options: FinetuneOptions) -> Task:
     """The student's task, with labels in the teacher's order. Raises `InputError` where teacher and rows do not fit."""
     place: dict[str, Any] = {"file": teacher.bundle.path, "field": "--teacher"}
     theirs = teacher.task
+    is_number = isinstance(task, RerankTask) or (isinstance(task, ClassifyTask) and task.problem == "regression")
+    if "teacher_temperature" in options.model_fields_set and (is_number or isinstance(task, EmbedTask)):
+        what = "numbers" if is_number else "vectors"
+        raise InputError(f"is for probabilities; of {task.name} {what} are compared", field="--teacher-temperature")
     if isinstance(task, QaTask):
-        if teacher.bundle.tokenizer.fingerprint != tokenizer.fingerprint:
+        if not cut_alike(teacher.bundle.tokenizer, tokenizer):
             raise InputError("has another tokenizer than the student; of qa both must cut texts alike", **place)
         if (most := teacher.bundle.model.config.max_position_embeddings) < task.max_length:
             raise InputError(f"reads {most} tokens, the student {task.max_length}; lower --max-length", **place)
     if isinstance(task, ClassifyTask) and isinstance(theirs, ClassifyTask) and task.problem != theirs.problem:
         raise InputError(f"its problem is {theirs.problem}, that of the rows is {task.problem}", **place)
-    if isinstance(task, TagTask) or (isinstance(task, ClassifyTask) and task.problem != "regression"):
+    if isinstance(task, TagTask | ClassifyTask) and not is_number:
         labels: tuple[str, ...] = theirs.labels  # type: ignore[attr-defined]  # a task of the same name
         if set(labels) != set(task.labels):
             raise InputError(f"answers with {listing(labels)}; the rows have {listing(task.labels)}", **place)
@@ -96,10 +105,18 @@ def taught(task: Task, teacher: Teacher, tokenizer: TextTokenizer) -> Task:
     return task
 
 
+def cut_alike(one: TextTokenizer, other: TextTokenizer) -> bool:
+    """Whether two tokenizers are the same but for how they were saved."""
+    contents = (json.loads(tokenizer.content) for tokenizer in (one, other))
+    ours, theirs = ({k: v for k, v in content.items() if k not in SETTINGS} for content in contents)
+    return ours == theirs
+
+
 def answers_to(teacher: Teacher, task: Task, rows: Sequence[Any], inputs: Sequence[Encoded]) -> Answers:
     """What the teacher answers to `rows`, whose inputs for the student are `inputs`."""
     found: list[np.ndarray] = []
     if isinstance(task, QaTask):
+        check_segments(rows, inputs, teacher.bundle.model.config)
         of_rows: list[list[np.ndarray]] = [[] for _ in rows]
         for encoded, output in zip(inputs, run(teacher.bundle.model, task, inputs), strict=True):
             of_rows[encoded.row].append(output)

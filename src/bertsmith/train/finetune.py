@@ -186,7 +186,7 @@ def load_rows(
     task, teacher = task_from_rows(options, rows, max_length=longest_sequence(options, bundle), start=bundle), None
     if options.teacher is not None:
         teacher = open_teacher(options.teacher, task=task.name)
-        task = taught(task, teacher, bundle.tokenizer)
+        task = taught(task, teacher, bundle.tokenizer, options)
     dev_rows = task.read(options.dev, columns=options.columns) if options.dev is not None else []
     if isinstance(task, EmbedTask | RerankTask) and dev_rows:
         task = task.judged_by(dev_rows)

@@ -174,11 +174,10 @@ def test_who_cannot_teach_is_refused_with_a_reason(
         taught(QaTask(64), answerer, load_tokenizer(other_tokenizer), OPTIONS)
     with pytest.raises(InputError, match=r"reads 64 tokens, the student 128; lower --max-length"):
         taught(QaTask(128), answerer, tokenizer, OPTIONS)
-    with pytest.raises(
-        InputError, match=r'"--teacher-temperature": is for probabilities; of rerank numbers are compared'
-    ):
-        hot = OPTIONS.model_copy(update={"teacher_temperature": 3.0})
-        taught(TASKS["rerank"], teacher_of("rerank", tmp_path / "rerank", tokenizer_dir), tokenizer, hot)
+    reranker = teacher_of("rerank", tmp_path / "rerank", tokenizer_dir)
+    hot = OPTIONS.model_copy(update={"teacher_temperature": 3.0})
+    with pytest.raises(InputError, match=r'"--teacher-temperature": is for probabilities; of rerank numbers are'):
+        taught(TASKS["rerank"], reranker, tokenizer, hot)
 
 
 def test_how_a_tokenizer_was_saved_makes_no_other_tokenizer(tokenizer_dir: Path, other_tokenizer: Path) -> None:

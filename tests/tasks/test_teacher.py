@@ -182,6 +182,7 @@ def test_who_cannot_teach_is_refused_with_a_reason(
 
 def test_how_a_tokenizer_was_saved_makes_no_other_tokenizer(tokenizer_dir: Path, other_tokenizer: Path) -> None:
     one, other = load_tokenizer(tokenizer_dir), load_tokenizer(other_tokenizer)
-    content = json.loads(one.content) | {"truncation": None, "version": "2.0"}
+    content = json.loads(one.content)
+    content["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
     assert cut_alike(one, TextTokenizer(json.dumps(content), one.config))
     assert not cut_alike(one, other)

@@ -101,7 +101,7 @@ class DistilledTask:
             return LossTerm(both.total / 2, both.is_right.view(-1, 2).all(1))
         if isinstance(self.task, ChoiceTask):
             sizes = batch.labels["choices"].tolist()
-            rows = zip(logits.split(sizes), targets.split(sizes), strict=True)
+            rows = zip(torch.split(logits, sizes), torch.split(targets, sizes), strict=True)
             return _joined([self._of_classes(ours[None], theirs[None]) for ours, theirs in rows])
         if isinstance(self.task, RerankTask):
             is_same = (logits.detach() > 0) == (targets > 0)

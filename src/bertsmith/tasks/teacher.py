@@ -29,7 +29,7 @@ from bertsmith.tasks.similarity import unit
 from bertsmith.tasks.tag import TagTask, first_pieces
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
-SETTINGS = ("version", "truncation", "padding")
+SETTINGS = ("truncation", "padding")
 """Parts of a tokenizer's file that do not concern us: we neither pad nor truncate."""
 
 
@@ -100,7 +100,7 @@ def taught(task: Task, teacher: Teacher, tokenizer: TextTokenizer, options: Fine
             raise InputError(f"answers with {listing(labels)}; the rows have {listing(task.labels)}", **place)
         order = [task.labels.index(label) for label in labels]
         by_label = [name for name in ("class_weights", "thresholds") if getattr(task, name, ())]
-        moved = {name: tuple(getattr(task, name)[i] for i in order) for name in by_label}
+        moved: dict[str, Any] = {name: tuple(getattr(task, name)[i] for i in order) for name in by_label}
         return replace(task, labels=labels, **moved)
     return task
 

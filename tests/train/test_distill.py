@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -21,6 +22,7 @@ from bertsmith.config.inference import EvaluateOptions
 from bertsmith.errors import Interrupted
 from bertsmith.evaluate import evaluate
 from bertsmith.files import sha256
+from bertsmith.predict import load
 from bertsmith.tasks.teacher import Answers
 from bertsmith.train import distill, loop
 from bertsmith.train import finetune as module
@@ -101,6 +103,18 @@ def test_a_student_cut_from_its_teacher_keeps_the_head(classifier: Path, tmp_pat
     torch.testing.assert_close(
         ours.model.classifier.state_dict(), theirs.model.classifier.state_dict(), atol=1e-7, rtol=0
     )
+
+
+def test_a_student_is_a_directory_as_any_other(classifier: Path, tmp_path: Path) -> None:
+    finetune(student("classify", classifier, tmp_path))
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+    model = load(tmp_path / "model", device="cpu")
+    text = "the cat sees a red ball"
+    with torch.no_grad():
+        logits = theirs(torch.tensor([model.bundle.tokenizer.encode(text).ids])).logits[0]
+    np.testing.assert_allclose(model.logits([text])[0], logits.numpy(), rtol=1e-5, atol=1e-5)
+    assert theirs.config.num_hidden_layers == 1
+    assert model.predict([text])[0]["label"] in ("cat", "dog", "bird", "fish")
 
 
 def test_a_teacher_helps_where_labels_mislead_and_a_scrambled_one_does_not(

@@ -273,8 +273,8 @@ def test_the_console_ends_with_the_table(classifier: Path, tmp_path: Path, capsy
     ("changes", "message"),
     [
         ({"teacher": None}, "--model is missing"),
-        ({"teacher": None, "model": "m", "alpha": 0.5}, "--alpha is for learning from a teacher; give --teacher"),
-        ({"teacher": None, "model": "m", "teacher_temperature": 2.0}, "--teacher-temperature is for learning"),
+        ({"teacher": None, "model": "m", "alpha": 0.6}, "--alpha is for learning from a teacher; give --teacher"),
+        ({"teacher": None, "model": "m", "teacher_temperature": 3.0}, "--teacher-temperature is for learning"),
         ({"teacher": None, "model": "m", "unlabelled": Path("u")}, "--unlabelled is for learning"),
         ({"student_layers": None}, "--teacher needs a student: --model DIR"),
         ({"alpha": 1.5}, "less than or equal to 1"),

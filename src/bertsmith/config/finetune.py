@@ -70,7 +70,7 @@ class FinetuneOptions(TrainingOptions):
             if self.model is None:
                 raise ValueError("--model is missing: the model to start from")
             for name in ("alpha", "teacher_temperature", "unlabelled"):
-                if name in self.model_fields_set:
+                if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"--{name.replace('_', '-')} is for learning from a teacher; give --teacher DIR")
         elif self.model is None and self.student_layers is None:
             raise ValueError(

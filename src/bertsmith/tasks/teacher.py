@@ -84,7 +84,8 @@ def taught(task: Task, teacher: Teacher, tokenizer: TextTokenizer, options: Fine
     place: dict[str, Any] = {"file": teacher.bundle.path, "field": "--teacher"}
     theirs = teacher.task
     is_number = isinstance(task, RerankTask) or (isinstance(task, ClassifyTask) and task.problem == "regression")
-    if "teacher_temperature" in options.model_fields_set and (is_number or isinstance(task, EmbedTask)):
+    is_given = options.teacher_temperature != type(options).model_fields["teacher_temperature"].default
+    if is_given and (is_number or isinstance(task, EmbedTask)):
         what = "numbers" if is_number else "vectors"
         raise InputError(f"is for probabilities; of {task.name} {what} are compared", field="--teacher-temperature")
     if isinstance(task, QaTask):

@@ -117,6 +117,7 @@ def test_a_student_is_a_directory_as_any_other(classifier: Path, tmp_path: Path)
     assert model.predict([text])[0]["label"] in ("cat", "dog", "bird", "fish")
 
 
+@pytest.mark.slow
 def test_a_teacher_helps_where_labels_mislead_and_a_scrambled_one_does_not(
     classifier: Path, encoder_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,7 @@ def test_rows_without_labels_are_learnt_from_too(kind: str, teachers: dict[str, 
     assert report["rows"] == 96 + 20
 
 
+@pytest.mark.slow
 def test_unlabelled_rows_teach_what_labels_do_not_say(classifier: Path, encoder_dir: Path, tmp_path: Path) -> None:
     """Four labelled rows and 96 without: the student learns all four animals."""
     flags = {"model": str(encoder_dir), "student_layers": None, "steps": 120, "eval_every": 120, "dropout": 0.0}

@@ -55,6 +55,16 @@ def tokenizer_dir(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
+def other_tokenizer(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smaller vocabulary, which cuts words into more pieces."""
+    from bertsmith.tokenizer.train import train_tokenizer
+
+    out = tmp_path_factory.mktemp("other") / "tokenizer"
+    train_tokenizer(TokenizerOptions(files=(corpus,), out=out, vocab_size=45, max_length=64))
+    return out
+
+
+@pytest.fixture(scope="session")
 def shards_dir(corpus: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from bertsmith.data.prepare import prepare
 

@@ -243,9 +243,10 @@ def test_gate_of_evaluate(capsys, classifier_dir: Path, rows: Path) -> None:
     ("words", "message"),
     [
         (
-            ["finetune", "classify", "--train", "t"],
-            "--out, --model are missing; see bertsmith finetune classify --help",
+            ["finetune", "classify"],
+            "--out, --train are missing; see bertsmith finetune classify --help",
         ),
+        (["finetune", "classify", "--train", "t", "--out", "o"], "--model is missing: the model to start from"),
         (["predict"], "MODEL is missing; see bertsmith predict --help"),
         (["fill", "m"], "TEXT is missing; see bertsmith fill --help"),
         (["finetune", "tag", "--model"], "--model needs a value; see bertsmith finetune tag --help"),

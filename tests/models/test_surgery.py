@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.models.bert import Bert
-from bertsmith.models.surgery import freeze, prune_heads, resize_vocabulary, restore_heads
+from bertsmith.models.surgery import freeze, prune_heads, resize_vocabulary, restore_heads, take_layers
 from tests.parity.heads import our_logits
 from tests.parity.reference import SHAPE, dense_input, packed, redraw
 
@@ -106,6 +107,47 @@ def test_resizing_keeps_the_logits_of_the_pieces_that_stay(vocab_size: int, tied
     table = new.encoder.embeddings.tokens.weight
     assert (table[kept:vocab_size].abs() > 0).any(1).all()
     assert len(table) == new.config.padded_vocab_size
+
+
+@settings(max_examples=20)
+@given(had=st.integers(1, 14), data=st.data())
+def test_taken_blocks_are_evenly_chosen_from_the_first_to_the_last(had: int, data: st.DataObject) -> None:
+    layers = data.draw(st.integers(1, had))
+    shape = {"num_hidden_layers": had, "hidden_size": 4, "num_attention_heads": 1, "intermediate_size": 4}
+    full = model(**shape)
+    numbers = [block.attention.output.bias for block in full.encoder.blocks]
+    with torch.no_grad():
+        for number, bias in enumerate(numbers):
+            bias.fill_(number)
+    taken = [int(block.attention.output.bias[0]) for block in take_layers(full, layers).encoder.blocks]
+    assert taken[0] == 0
+    assert layers == 1 or taken[-1] == had - 1
+    gaps = [after - before for before, after in pairwise(taken)]
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    assert all(gap >= 1 for gap in gaps)
+    if (had, layers) == (12, 6):
+        assert taken == [0, 2, 4, 7, 9, 11]
+
+
+def test_distilbert_has_these_of_twelve_and_all_of_them_are_the_model() -> None:
+    full, batch = model(num_hidden_layers=12), packed(*dense_input())
+    taken = take_layers(full, 6)
+    for new, old in enumerate((0, 2, 4, 7, 9, 11)):
+        ours, theirs = taken.encoder.blocks[new].state_dict(), full.encoder.blocks[old].state_dict()
+        assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    assert_same(our_logits(take_layers(full, 12), batch), our_logits(full, batch), 0)
+    assert torch.equal(taken.encoder.embeddings.tokens.weight, full.encoder.embeddings.tokens.weight)
+    with pytest.raises(ValueError, match="13 blocks cannot be taken; the model has 12"):
+        take_layers(full, 13)
+
+
+def test_taken_blocks_keep_their_pruned_heads_and_what_they_see() -> None:
+    changes = {"position_kind": "rotary", "layer_types": ("full_attention", "sliding_attention", "sliding_attention")}
+    pruned = prune_heads(model(**changes), {1: [0], 2: [1, 3]})
+    taken = take_layers(pruned, 2)
+    assert taken.config.pruned_heads == {1: (1, 3)}
+    assert taken.config.layer_types == ("full_attention", "sliding_attention")
+    assert torch.isfinite(our_logits(taken, packed(*dense_input()))["nsp"]).all()
 
 
 @pytest.mark.parametrize("layers", [0, 2])

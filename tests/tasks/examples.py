@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
+from bertsmith.bundle import write_bundle
+from bertsmith.card import Card
+from bertsmith.config.encoder import EncoderConfig
 from bertsmith.config.finetune import (
     ChoiceOptions,
     ClassifyOptions,
@@ -15,6 +19,8 @@ from bertsmith.config.finetune import (
     RerankerOptions,
     TagOptions,
 )
+from bertsmith.models.bert import Bert
+from bertsmith.tokenizer.directory import load_tokenizer
 from tests.conftest import OBJECTS, SUBJECTS, VERBS
 
 ANIMALS = {"cat": "PET", "dog": "PET", "bird": "WILD", "fish": "WILD"}
@@ -105,3 +111,22 @@ def options(kind: str, encoder: Path, folder: Path, **changes: object) -> Finetu
     values |= {"score_range": "0,5"} if kind == "scores" else {}
     values |= {"dropout": 0.0} if kind == "classify" else {}
     return OPTIONS[kind](**(values | changes))  # type: ignore[arg-type]
+
+
+def write_model(out: Path, tokenizer_dir: Path, *, task: Any, heads: tuple[str, ...] = (), labels: int = 2) -> Path:
+    """A random model of width 16 that says it is for `task`."""
+    tokenizer = load_tokenizer(tokenizer_dir)
+    config = EncoderConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+    )
+    out.mkdir(parents=True)
+    model = Bert(config, heads=heads, num_labels=labels)
+    card = Card(title="t", origin="Made by a test.", data="none")
+    write_bundle(out, model, tokenizer, task=task, provenance={}, card=card)
+    return out

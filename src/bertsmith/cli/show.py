@@ -22,6 +22,15 @@ def figures(result: dict[str, Any], _options: Any) -> Iterator[str]:
         yield f"{name:<{width}}  {_text(value)}"
 
 
+def finetuned(result: dict[str, Any], options: Any) -> Iterator[str]:
+    """The figures, and of a student the table that compares it with its teacher."""
+    yield from figures({name: value for name, value in result.items() if name != "distillation"}, options)
+    if "distillation" in result:
+        from bertsmith.train.distill import to_markdown
+
+        yield f"\n{to_markdown(result['distillation'])}"
+
+
 def json_lines(result: Iterable[dict[str, Any]], _options: Any) -> Iterator[str]:
     """One JSON object a line."""
     for row in result:

@@ -23,8 +23,20 @@ Aggregation = Literal["none", "simple", "first", "average", "max"]
 class FinetuneOptions(TrainingOptions):
     """Options that every task of `finetune` has."""
 
-    model: str
-    """Where to start: a model directory, or hf:org/name[@revision]."""
+    model: str | None = None
+    """Where to start: a model directory, or hf:org/name[@revision]. With `--student-layers` by default the teacher."""
+    teacher: str | None = None
+    """Learn from the answers of this fine-tuned model of the same task too: a smaller model becomes better than by
+    labels alone (Hinton et al. 2015)."""
+    unlabelled: Path | None = None
+    """More rows to learn from, without labels: the teacher's answers stand for them."""
+    student_layers: int | None = Field(default=None, ge=1)
+    """Start with so many blocks of the start model, evenly chosen from the first to the last (Sanh et al. 2019)."""
+    alpha: float = Field(default=0.5, ge=0, le=1)
+    """The teacher's share of the loss: 0 learns from labels alone, 1 from the teacher alone."""
+    teacher_temperature: float = Field(default=2.0, gt=0)
+    """Logits of teacher and student are divided by it where probabilities are compared: a higher one shows more of what
+    the teacher thinks of the wrong answers."""
     train: Path
     """Training rows."""
     dev: Path | None = None
@@ -51,6 +63,20 @@ class FinetuneOptions(TrainingOptions):
     """Try so many settings of learning rate, batch size and epochs by `--dev`, and keep the best (extra tune)."""
     learning_rate: float | None = Field(default=None, gt=0)
     """Highest learning rate; by default what suits the size of the encoder's weights (5e-5 for BERT base)."""
+
+    @model_validator(mode="after")
+    def _start(self) -> FinetuneOptions:
+        if self.teacher is None:
+            if self.model is None:
+                raise ValueError("--model is missing: the model to start from")
+            for name in ("alpha", "teacher_temperature", "unlabelled"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"--{name.replace('_', '-')} is for learning from a teacher; give --teacher DIR")
+        elif self.model is None and self.student_layers is None:
+            raise ValueError(
+                "--teacher needs a student: --model DIR of a smaller encoder, or --student-layers N of the teacher's"
+            )
+        return self
 
     @model_validator(mode="after")
     def _options_with_dev(self) -> FinetuneOptions:

@@ -12,9 +12,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def widened(values: Tensor) -> Tensor:
+    """In float32 at least: no loss is computed in half precision."""
+    return values.float() if values.dtype.itemsize < 4 else values
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """`[items, classes]` and `[items]` -> the sum of -ln p; no items give zero."""
-    return F.cross_entropy(logits.float() if logits.dtype.itemsize < 4 else logits, labels, reduction="sum")
+    return F.cross_entropy(widened(logits), labels, reduction="sum")
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor, *, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of a student's softmax from its teacher's, logits divided by `temperature`, times its
+    square (Hinton et al. 2015, section 2): `[items, classes]` twice -> the sum over items.
+
+    The gradient is that of the cross entropy with soft targets; the value is 0 where both agree.
+    """
+    ours = (widened(logits) / temperature).log_softmax(-1)
+    theirs = (targets.to(ours.dtype) / temperature).log_softmax(-1)
+    return temperature**2 * F.kl_div(ours, theirs, reduction="sum", log_target=True)
 
 
 CHUNK, DEVICE_CHUNK = 2**21, 2**28

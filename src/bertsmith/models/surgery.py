@@ -1,8 +1,9 @@
-"""Changes to a built model: another vocabulary size, fewer heads, all heads again, frozen layers."""
+"""Changes to a built model: another vocabulary size, fewer blocks, fewer heads, all heads again, frozen layers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,27 @@ def extend_vocabulary(model: Bert, old_pieces: Mapping[int, Sequence[int]]) -> B
 
 VOCABULARY_TENSORS = ("encoder.embeddings.tokens.weight", "masked_lm.decoder.weight", "masked_lm.bias")
 """Tensors with a row for each piece."""
+
+
+@torch.no_grad()
+def take_layers(model: Bert, layers: int) -> Bert:
+    """The model with `layers` of its blocks, evenly chosen from the first to the last: of 12 blocks 6 are those of
+    DistilBERT, 0, 2, 4, 7, 9 and 11 (Sanh et al. 2019, section 3). Raises `ValueError` for more than there are.
+    """
+    config, had = model.config, model.config.num_hidden_layers
+    if not 1 <= layers <= had:
+        raise ValueError(f"{layers} blocks cannot be taken; the model has {had}")
+    chosen = [round(i * (had - 1) / max(layers - 1, 1)) for i in range(layers)]
+    pruned = {new: config.pruned_heads[old] for new, old in enumerate(chosen) if old in config.pruned_heads}
+    changes: dict[str, Any] = {"num_hidden_layers": layers, "pruned_heads": pruned}
+    if config.layer_types is not None:
+        changes["layer_types"] = tuple(config.layer_types[old] for old in chosen)
+    smaller = rebuilt(model, EncoderConfig(**config.model_dump() | changes))
+    outside = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("encoder.blocks.")}
+    smaller.load_state_dict(outside, strict=False)
+    for new, old in enumerate(chosen):
+        smaller.encoder.blocks[new].load_state_dict(model.encoder.blocks[old].state_dict())
+    return smaller
 
 
 @torch.no_grad()

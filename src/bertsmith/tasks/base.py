@@ -89,6 +89,20 @@ class Coupled(Trainable, Protocol):
         ...
 
 
+class Scored(Trainable, Protocol):
+    """A task that learns from logits: `loss` is `terms` of `logits`, so that a teacher's can be compared with the same
+    ones (`tasks.distill`).
+    """
+
+    def logits(self, model: Any, batch: Batch) -> Tensor:
+        """What the loss compares with the labels, float32 or wider, in the order of the inputs."""
+        ...
+
+    def terms(self, logits: Tensor, batch: Batch) -> dict[str, LossTerm]:
+        """The loss terms of `batch`, by its labels."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """One input, ready for a batch."""
@@ -103,6 +117,8 @@ class Encoded:
     """What the loss needs; the task's own."""
     origin: Any = None
     """What `join` needs to find the row's words or characters again; the task's own."""
+    target: np.ndarray | None = None
+    """What a teacher answers, in the order of the task's logits (`tasks.distill`)."""
 
     @property
     def tokens(self) -> int:

@@ -23,7 +23,7 @@ from bertsmith.metrics.classification import calibration_error
 from bertsmith.metrics.judgement import Judgement, Mistake, surest
 from bertsmith.models.bert import Bert
 from bertsmith.models.flops import pooled_encoder_flops, pooled_flops
-from bertsmith.models.losses import choice_loss
+from bertsmith.models.losses import choice_loss, widened
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
 from bertsmith.tasks.long_texts import shorten
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
@@ -96,7 +96,15 @@ class ChoiceTask:
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
         """See `Trainable`."""
-        logits, labels = model.choice_logits(model.pooled(batch)), batch.labels["label"]
+        return self.terms(self.logits(model, batch), batch)
+
+    def logits(self, model: Bert, batch: Batch) -> Tensor:
+        """See `Scored`: `[sequences]`."""
+        return widened(model.choice_logits(model.pooled(batch)))
+
+    def terms(self, logits: Tensor, batch: Batch) -> dict[str, LossTerm]:
+        """See `Scored`."""
+        labels = batch.labels["label"]
         sizes = tuple(batch.labels["choices"].tolist())
         best = torch.stack([part.argmax() for part in torch.split(logits.detach(), list(sizes))])
         return {"choice": LossTerm(choice_loss(logits, sizes, labels), best == labels)}
@@ -108,7 +116,7 @@ class ChoiceTask:
 
     def outputs(self, model: Bert, batch: Batch) -> list[np.ndarray]:
         """Logits, `[choices]` per row."""
-        logits: Tensor = model.choice_logits(model.pooled(batch)).float().cpu()
+        logits = self.logits(model, batch).float().cpu()
         return [part.numpy() for part in torch.split(logits, batch.labels["choices"].tolist())]
 
     def join(

@@ -21,6 +21,7 @@ from bertsmith.metrics.classification import judge_classes, judge_label_sets, ju
 from bertsmith.metrics.judgement import Judgement
 from bertsmith.models.bert import Bert
 from bertsmith.models.flops import pooled_encoder_flops, pooled_flops
+from bertsmith.models.losses import widened
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
 from bertsmith.tasks.long_texts import inputs_of, joined_windows
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
@@ -191,7 +192,15 @@ class ClassifyTask:
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
         """See `Trainable`."""
-        logits, labels = model.classification_logits(model.pooled(batch)).float(), batch.labels["label"]
+        return self.terms(self.logits(model, batch), batch)
+
+    def logits(self, model: Bert, batch: Batch) -> Tensor:
+        """See `Scored`: `[sequences, labels]`."""
+        return widened(model.classification_logits(model.pooled(batch)))
+
+    def terms(self, logits: Tensor, batch: Batch) -> dict[str, LossTerm]:
+        """See `Scored`."""
+        labels = batch.labels["label"]
         weights = logits.new_tensor(self.class_weights) if self.class_weights else None
         if self.problem == "regression":
             error = logits[:, 0] - labels
@@ -210,7 +219,7 @@ class ClassifyTask:
 
     def outputs(self, model: Bert, batch: Batch) -> list[np.ndarray]:
         """Logits, `[labels]` per input."""
-        return list(model.classification_logits(model.pooled(batch)).float().cpu().numpy())
+        return list(self.logits(model, batch).float().cpu().numpy())
 
     def join(self, row: Example, inputs: Sequence[Encoded], outputs: Sequence[np.ndarray]) -> np.ndarray:  # noqa: ARG002
         """Logits of the row, `[labels]`: of several windows their mean."""
@@ -253,7 +262,7 @@ class ClassifyTask:
     def start(self, model: Bert, rows: Sequence[Example], fresh: Sequence[str]) -> None:
         """A fresh head of a regression starts at the mean of the scores: it need not learn their scale first."""
         if self.problem == "regression" and model.classifier is not None and "classifier" in fresh:
-            model.classifier.linear.bias.fill_(float(np.mean([row.label for row in rows])))
+            model.classifier.linear.bias.fill_(float(np.mean([row.label for row in rows if row.label is not None])))
 
     def fitted(self, options: ClassifyOptions, rows: Sequence[Example], results: Sequence[np.ndarray]) -> ClassifyTask:
         """The task with temperature and thresholds that suit these rows, as the options ask for."""

@@ -24,6 +24,7 @@ from bertsmith.errors import InputError, RunError
 from bertsmith.metrics.judgement import Judgement
 from bertsmith.models.bert import Bert
 from bertsmith.models.flops import encoder_flops
+from bertsmith.models.losses import widened
 from bertsmith.models.sentence import SentenceModules
 from bertsmith.tasks.base import Encoded, LossTerm
 from bertsmith.tasks.contrastive import added, cosine_loss, in_batch_loss, over_sizes
@@ -151,8 +152,7 @@ class EmbedTask:
 
     def vectors(self, model: Bert, batch: Batch) -> Tensor:
         """See `Coupled`."""
-        vectors = self.modules.vectors(model.encoder(batch), batch)[batch.labels["place"]]
-        return vectors.float() if vectors.dtype.itemsize < 4 else vectors
+        return widened(self.modules.vectors(model.encoder(batch), batch)[batch.labels["place"]])
 
     def vector_loss(self, vectors: Tensor, labels: Mapping[str, Tensor]) -> dict[str, LossTerm]:
         """See `Coupled`."""

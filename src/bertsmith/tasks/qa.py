@@ -28,7 +28,7 @@ from bertsmith.metrics.answers import judge_answers
 from bertsmith.metrics.judgement import Judgement
 from bertsmith.models.bert import Bert
 from bertsmith.models.flops import encoder_flops, token_flops
-from bertsmith.models.losses import answer_loss
+from bertsmith.models.losses import answer_loss, widened
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
@@ -128,8 +128,15 @@ class QaTask:
         return {"answer": len(batch.lengths)}
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
-        """See `Trainable`. An input is right if both its start and its end are."""
-        logits = model.answer_logits(model.encoder(batch))
+        """See `Trainable`."""
+        return self.terms(self.logits(model, batch), batch)
+
+    def logits(self, model: Bert, batch: Batch) -> torch.Tensor:
+        """See `Scored`: `[total, 2]`."""
+        return widened(model.answer_logits(model.encoder(batch)))
+
+    def terms(self, logits: torch.Tensor, batch: Batch) -> dict[str, LossTerm]:
+        """See `Scored`. An input is right if both its start and its end are."""
         starts, ends = batch.labels["starts"], batch.labels["ends"]
         total = answer_loss(logits, batch.lengths, starts, ends)
         best = torch.stack([part.argmax(0) for part in batch.split(logits.detach())])

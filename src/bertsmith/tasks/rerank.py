@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from bertsmith.batch import Batch
 from bertsmith.config.finetune import LongDocs, RerankerOptions
@@ -91,10 +92,17 @@ class RerankTask:
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
         """See `Trainable`."""
-        logits = model.classification_logits(model.pooled(batch)).float()[:, 0]
-        labels = batch.labels["label"]
-        right = (logits.detach() > 0) == (labels >= 0.5)
-        return {"pair": LossTerm(binary_cross_entropy(logits, labels), right)}
+        return self.terms(self.logits(model, batch), batch)
+
+    def logits(self, model: Bert, batch: Batch) -> Tensor:
+        """See `Scored`: `[sequences, 1]`."""
+        return self.pairs.logits(model, batch)
+
+    def terms(self, logits: Tensor, batch: Batch) -> dict[str, LossTerm]:
+        """See `Scored`."""
+        relevance, labels = logits[:, 0], batch.labels["label"]
+        right = (relevance.detach() > 0) == (labels >= 0.5)
+        return {"pair": LossTerm(binary_cross_entropy(relevance, labels), right)}
 
     def flops(self, model: Bert, batch: Batch) -> int:
         """See `Trainable`."""
@@ -110,19 +118,20 @@ class RerankTask:
 
     def decode(self, row: Example, result: np.ndarray) -> dict[str, Any]:  # noqa: ARG002
         """`{"score": 0.93}`: between 0 and 1."""
-        return {"score": float(_sigmoid(result)[0])}
+        return {"score": float(probability(result)[0])}
 
     def judge(self, rows: Sequence[Example], results: Sequence[np.ndarray]) -> Judgement:
         """See `Task`. Of lists the metrics of `metrics.retrieval` too."""
         logits = np.concatenate(results).astype(np.float64)
-        return (judge_lists if is_listwise(rows) else judge_relevance)(rows, _sigmoid(logits))
+        return (judge_lists if is_listwise(rows) else judge_relevance)(rows, probability(logits))
 
     def fitted(self, options: object, rows: object, results: object) -> RerankTask:  # noqa: ARG002 - nothing is fitted
         """See `Task`."""
         return self
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
+def probability(logits: np.ndarray) -> np.ndarray:
+    """The sigmoid, in float64."""
     from scipy.special import expit
 
     return np.asarray(expit(logits.astype(np.float64)))

@@ -26,6 +26,7 @@ from bertsmith.metrics.judgement import Judgement
 from bertsmith.metrics.tagging import Scheme, entities, judge_entities, judge_tags
 from bertsmith.models.bert import Bert
 from bertsmith.models.flops import encoder_flops, token_flops
+from bertsmith.models.losses import widened
 from bertsmith.tasks.base import Encoded, LossTerm, cross_entropy_term, packed, softmax
 from bertsmith.tasks.chain import best_sequence, scheme_of, transitions
 from bertsmith.tokenizer.splitting import split_words
@@ -155,9 +156,16 @@ class TagTask:
         return {"tag": len(batch.labels["tags"])}
 
     def loss(self, model: Bert, batch: Batch) -> dict[str, LossTerm]:
-        """See `Trainable`. The head runs on the first pieces only."""
-        states = model.encoder(batch)[batch.labels["tag_positions"]]
-        return {"tag": cross_entropy_term(model.token_logits(states), batch.labels["tags"])}
+        """See `Trainable`."""
+        return self.terms(self.logits(model, batch), batch)
+
+    def logits(self, model: Bert, batch: Batch) -> torch.Tensor:
+        """See `Scored`: `[words, labels]`. The head runs on the first pieces only."""
+        return widened(model.token_logits(model.encoder(batch)[batch.labels["tag_positions"]]))
+
+    def terms(self, logits: torch.Tensor, batch: Batch) -> dict[str, LossTerm]:
+        """See `Scored`."""
+        return {"tag": cross_entropy_term(logits, batch.labels["tags"])}
 
     def flops(self, model: Bert, batch: Batch) -> int:
         """See `Trainable`."""
@@ -188,7 +196,7 @@ class TagTask:
     def word_scores(self, result: Pieces) -> np.ndarray:
         """`[words, labels]`: log-probabilities of each word's tag, from its pieces as `aggregation` says."""
         probabilities = softmax(result.logits)
-        starts = np.flatnonzero(np.diff(result.words, prepend=-1))
+        starts = result.starts
         if self.aggregation == "average":
             counts = np.diff([*starts, len(result.words)])[:, None]
             chosen = np.add.reduceat(probabilities, starts) / counts
@@ -261,6 +269,11 @@ class Pieces:
     words: np.ndarray
     """`[pieces]`: the word of each piece."""
 
+    @property
+    def starts(self) -> np.ndarray:
+        """`[words]`: where the first piece of each word stands."""
+        return np.flatnonzero(np.diff(self.words, prepend=-1))
+
 
 def completed(labels: Sequence[str], scheme: Scheme) -> tuple[str, ...]:
     """The labels with the missing prefixes of their classes: a class must be able to begin and to go on.
@@ -296,7 +309,11 @@ def windows(origin: Sequence[int], *, room: int, stride: int) -> list[tuple[int,
         start = back[0] if back else end
 
 
+def first_pieces(origin: np.ndarray) -> np.ndarray:
+    """`[pieces]`: whether it is the first of a word: `[-1 0 0 1 -1]` -> `[no yes no yes no]`."""
+    return np.asarray((origin >= 0) & (np.diff(origin, prepend=-1) != 0))
+
+
 def _first_piece_labels(origin: np.ndarray, tags: np.ndarray) -> np.ndarray:
     """`[pieces]`: the tag at a word's first piece, -1 elsewhere: `[-1 0 0 1 -1]`, `[5 6]` -> `[-1 5 -1 6 -1]`."""
-    is_first = (origin >= 0) & (np.diff(origin, prepend=-1) != 0)
-    return np.where(is_first, tags[np.maximum(origin, 0)], -1)
+    return np.where(first_pieces(origin), tags[np.maximum(origin, 0)], -1)

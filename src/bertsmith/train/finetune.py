@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,18 +23,21 @@ from bertsmith.errors import InputError
 from bertsmith.files import read_json, to_json, write_file
 from bertsmith.models.bert import Bert
 from bertsmith.models.network import Network
-from bertsmith.models.surgery import freeze, reinitialize
+from bertsmith.models.surgery import freeze, reinitialize, take_layers
 from bertsmith.nn.init import initialize
 from bertsmith.runtime import set_threads
 from bertsmith.tasks.base import Collating, Encoded, Task
 from bertsmith.tasks.classify import ClassifyTask
+from bertsmith.tasks.distill import DistilledTask
 from bertsmith.tasks.embed import EmbedTask
 from bertsmith.tasks.embedding import sentence_limit
 from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import check_segments, read_training, task_from_rows
 from bertsmith.tasks.mining import mined_relevance, mined_similar
 from bertsmith.tasks.rerank import RerankTask
+from bertsmith.tasks.teacher import Teacher, open_teacher, taught, with_targets
 from bertsmith.train.directory import TrainingDirectory, open_training_directory
+from bertsmith.train.distill import ANSWERS, ask, comparison, known_answers, store_answers, to_markdown
 from bertsmith.train.distributed import Ranks, join_ranks
 from bertsmith.train.loop import Run, train
 from bertsmith.train.replica import whole_model
@@ -93,8 +97,8 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
         log.info("%s has ended already", directory.out)
         finished: dict[str, Any] = read_json(directory.train / "report.json")
         return finished
-    bundle = load_bundle(resolve(options.model))
-    task, training, dev = load_rows(options, bundle, device=ranks.device)
+    bundle = starting_bundle(options)
+    task, teacher, training, dev = load_rows(options, bundle, device=ranks.device)
     if options.fsdp and isinstance(task, EmbedTask) and task.couples:
         raise InputError("in-batch negatives need whole weights in each process; leave it out", field="--fsdp")
     torch.manual_seed(options.seed)
@@ -108,8 +112,16 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
         ", ".join(fresh) or "nothing",
         rate,
     )
+    learnt: Task | DistilledTask = task
+    inputs, answers = training.inputs, None
+    if teacher is not None:
+        goes_on = options.resume or options.resume_from is not None
+        known = known_answers(directory.train, rows=len(training.rows)) if goes_on else None
+        answers = known or ask(teacher, task, training.rows, inputs, student=bundle, ranks=ranks)
+        learnt = DistilledTask(task, options.alpha, options.teacher_temperature)
+        inputs = with_targets(task, inputs, answers)
     loader = Loader(
-        EncodedData(task, training.inputs),
+        EncodedData(learnt, inputs),
         batch_size=options.batch_size,
         micro_batch=options.micro_batch,
         seed=options.seed,
@@ -119,7 +131,7 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
     run = set_up(
         options,
         model.to(ranks.device),
-        task,
+        learnt,
         loader,
         directory,
         default_epochs=DEFAULT_EPOCHS,
@@ -130,6 +142,8 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
     )
     if options.plan:
         return preview(run, options)
+    if answers is not None and ranks.is_first:
+        store_answers(directory.train, answers)
     if dev.rows:
         run.evaluate = lambda whole: task.judge(dev.rows, results(whole, task, dev.rows, dev.inputs)).metrics
         run.after_evaluation = keep_best(run, task.primary_metric, patience=options.patience)
@@ -140,19 +154,39 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
     report = speed_report(run, options) | {"rows": len(training.rows), "learning_rate": run.plan.learning_rate}
     if dev.rows:
         model.load_state_dict(load_file(directory.train / "best.safetensors"))
-        answers = results(model, task, dev.rows, dev.inputs)
-        task = task.fitted(options, dev.rows, answers)
-        report |= {f"dev_{name}": value for name, value in task.judge(dev.rows, answers).metrics.items()}
+        found = results(model, task, dev.rows, dev.inputs)
+        task = task.fitted(options, dev.rows, found)
+        report |= {f"dev_{name}": value for name, value in task.judge(dev.rows, found).metrics.items()}
         report |= {"best_step": run.progress.best_step, "best_value": run.progress.best_value}
+    if teacher is not None:
+        quality = report.get(f"dev_{task.primary_metric}")
+        rows = dev.rows or training.rows
+        report["distillation"] = comparison(teacher, model, task, bundle.tokenizer, rows=rows, quality=quality)
     finish(options, directory, model, task, bundle, report)
     return dict(ranks.broadcast(report))
 
 
-def load_rows(options: FinetuneOptions, bundle: Bundle, *, device: torch.device) -> tuple[Task, Rows, Rows]:
-    """The task, training rows and dev rows. Raises `InputError`s for rows that cannot be trained on; rows of `--dev`
-    that `--train` has too are counted in the log, because they make the model look better than it is."""
+def starting_bundle(options: FinetuneOptions) -> Bundle:
+    """The model to start from: `--model`, by default the teacher, or `--student-layers` of its blocks."""
+    bundle = load_bundle(resolve(options.model or options.teacher or ""))
+    if options.student_layers is None:
+        return bundle
+    try:
+        return replace(bundle, model=take_layers(bundle.model, options.student_layers))
+    except ValueError as error:
+        raise InputError(str(error), file=bundle.path, field="--student-layers") from None
+
+
+def load_rows(
+    options: FinetuneOptions, bundle: Bundle, *, device: torch.device
+) -> tuple[Task, Teacher | None, Rows, Rows]:
+    """The task, its teacher, training rows and dev rows. Raises `InputError`s for rows that cannot be trained on; rows
+    of `--dev` that `--train` has too are counted in the log, because they make the model look better than it is."""
     rows = read_training(options)
-    task = task_from_rows(options, rows, max_length=longest_sequence(options, bundle), start=bundle)
+    task, teacher = task_from_rows(options, rows, max_length=longest_sequence(options, bundle), start=bundle), None
+    if options.teacher is not None:
+        teacher = open_teacher(options.teacher, task=task.name)
+        task = taught(task, teacher, bundle.tokenizer, options)
     dev_rows = task.read(options.dev, columns=options.columns) if options.dev is not None else []
     if isinstance(task, EmbedTask | RerankTask) and dev_rows:
         task = task.judged_by(dev_rows)
@@ -162,9 +196,25 @@ def load_rows(options: FinetuneOptions, bundle: Bundle, *, device: torch.device)
     if isinstance(options, SimilarityOptions) and options.mine:
         rows = with_negatives(options, task, rows, bundle, device=device)
     training, dev = (Rows(part, task.prepare(part, bundle.tokenizer)) for part in (rows, dev_rows))
+    if options.unlabelled is not None:
+        training = joined(training, unlabelled_rows(options.unlabelled, options, task, bundle))
     for part in (training, dev):
         check_segments(part.rows, part.inputs, bundle.model.config)
-    return task, training, dev
+    return task, teacher, training, dev
+
+
+def unlabelled_rows(path: Path, options: FinetuneOptions, task: Task, bundle: Bundle) -> Rows:
+    """The rows of `--unlabelled`. Raises `InputError`s for rows that the task cannot take."""
+    if isinstance(task, EmbedTask):
+        raise InputError("an embedder's rows have no labels; put them into --train", field="--unlabelled")
+    rows = task.read(path, columns=options.columns, labelled=False)
+    return Rows(rows, task.prepare(rows, bundle.tokenizer, labelled=False))
+
+
+def joined(first: Rows, then: Rows) -> Rows:
+    """The rows of both."""
+    moved = [replace(encoded, row=encoded.row + len(first.rows)) for encoded in then.inputs]
+    return Rows([*first.rows, *then.rows], [*first.inputs, *moved])
 
 
 def with_negatives(
@@ -259,20 +309,31 @@ def finish(
 ) -> None:
     """Write report and model, and put them in place."""
     write_file(directory.train / "report.json", to_json(report))
-    dev = None if options.dev is None else str(options.dev)
+    model_name = options.model or options.teacher
+    sources = {"model": model_name, "train": str(options.train), "dev": str(options.dev) if options.dev else None}
+    origin = f"`{model_name}`"
+    if options.student_layers is not None:
+        origin = f"{options.student_layers} blocks of {origin}"
+    if options.random_init:
+        origin = f"random weights of the shape of {origin}"
+    if options.teacher is not None:
+        sources["teacher"] = options.teacher
+        origin += f", with `{options.teacher}` as its teacher"
+        table = to_markdown(report["distillation"])
+        write_file(directory.train / "report.md", f"# {options.out.name} and its teacher\n\n{table}\n")
+        shutil.rmtree(directory.train / ANSWERS)
     card = Card(
         title=options.out.name,
-        origin=f"Fine-tuned by `bertsmith finetune {task.name}` from "
-        + (f"random weights of the shape of `{options.model}`." if options.random_init else f"`{options.model}`."),
+        origin=f"Fine-tuned by `bertsmith finetune {task.name}` from {origin}.",
         data=f"`{Path(options.train).name}`, {report['rows']:,} rows.",
-        figures=report,
+        figures={name: value for name, value in report.items() if name != "distillation"},
     )
     write_bundle(
         directory.work,
         model.cpu(),
         bundle.tokenizer,
         task=task.manifest(),
-        provenance=provenance(report, model=options.model, train=str(options.train), dev=dev),
+        provenance=provenance(report, **sources),
         card=card,
         sentence=task.modules if isinstance(task, EmbedTask) else None,
     )

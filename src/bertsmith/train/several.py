@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from bertsmith.bundle import load_bundle, resolve
 from bertsmith.config.finetune import FinetuneOptions
 from bertsmith.errors import InputError, import_extra
 from bertsmith.files import MANIFEST, check_output, put_in_place, read_json, to_json, write_file
-from bertsmith.train.finetune import finetune, suitable_rate
+from bertsmith.train.finetune import finetune, starting_bundle, suitable_rate
 
 log = logging.getLogger("bertsmith")
 
@@ -94,7 +93,7 @@ def searched(options: FinetuneOptions, runs: Path) -> list[Done]:
     optuna = import_extra("optuna", extra="tune", field="--search")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=options.seed))
-    rate = suitable_rate(load_bundle(resolve(options.model)).model)
+    rate = suitable_rate(starting_bundle(options).model)
     spaces: dict[str, Callable[[Any], Any]] = {
         "learning_rate": lambda trial: float(
             f"{trial.suggest_float('learning_rate', rate / 5, rate * 5, log=True):.3g}"

@@ -19,6 +19,7 @@ from bertsmith.data.examples import Example
 from bertsmith.data.questions import Question
 from bertsmith.data.similar import SimilarityExample
 from bertsmith.errors import InputError
+from bertsmith.generate import predict_texts
 from bertsmith.models.encoder import Encoder
 from bertsmith.nn.attention import ReferenceAttention
 from bertsmith.runtime import choose_device, set_threads
@@ -30,6 +31,7 @@ from bertsmith.tasks.inference import BATCH_TOKENS, results
 from bertsmith.tasks.known import TASKS, check_segments, task_of
 from bertsmith.tasks.rerank import RerankTask
 from bertsmith.tasks.tag import TagTask
+from bertsmith.writer import is_writer
 
 PAIRED = ("classify", "embed", "rerank")
 """Tasks that take a pair of texts."""
@@ -316,6 +318,9 @@ def open_model(options: ModelOptions) -> Model:
 
 def predict(options: PredictOptions) -> Iterator[Any]:
     """One answer for each row, in order."""
+    if is_writer(resolve(options.model)):
+        yield from predict_texts(options)
+        return
     model = open_model(options)
     if options.text is not None:
         choices = None if options.choices is None else tuple(part.strip() for part in options.choices.split("|"))

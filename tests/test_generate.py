@@ -88,7 +88,7 @@ def test_predict_prints_what_is_written_and_how_likely_it_is(
 ) -> None:
     write(kind, tokenizer_dir, tmp_path / "model")
     file = tmp_path / "texts.tsv"
-    file.write_text("source\tlabel\n" + "".join(f"{text}\tx\n" for text in TEXTS), encoding="utf-8")
+    file.write_text("source\tlabel\n" + "".join(f"{text}\tx\n" for text in TEXTS[:2]), encoding="utf-8")
     written = bertsmith(capsys, "generate", tmp_path / "model", "--data", file)
     expected = [json.loads(line)["generated_text"] for line in written.out.splitlines()]
     for budget in (1, 4096):
@@ -109,7 +109,7 @@ def test_predict_prints_what_is_written_and_how_likely_it_is(
         (["--text", "a", "--pair", "b"], 'field "--pair": a model that writes has no use for it'),
         (["--text", "a", "--question", "b"], 'field "--question": a model that writes has no use for it'),
         (["--text", "a", "--choices", "b|c"], 'field "--choices": a model that writes has no use for it'),
-        (["--text", "the cat " * 30], "tokens, the limit is 40; shorten it"),
+        (["--text", "the cat " * 30], "the limit is 40; shorten it; `bertsmith generate --long-docs truncate` cuts it"),
         (["--text", " "], "is empty"),
     ],
 )

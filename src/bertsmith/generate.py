@@ -40,7 +40,8 @@ def predict_texts(options: PredictOptions) -> Iterator[dict[str, Any]]:
         if getattr(options, name) is not None:
             raise InputError("a model that writes has no use for it; --text has all that it reads", field=f"--{name}")
     shared = {name: getattr(options, name) for name in ("model", "text", "data", "columns", "device", "threads")}
-    writer, inputs, search = _prepared(GenerateOptions(**shared))
+    cut = "shorten it; `bertsmith generate --long-docs truncate` cuts it"
+    writer, inputs, search = _prepared(GenerateOptions(**shared), fix=cut)
     answers: dict[int, tuple[str, float]] = {}
     for group in token_groups([len(ids) for ids in inputs], options.batch_tokens):
         answers |= zip(group, writer.write_with_scores([inputs[i] for i in group], search), strict=True)
@@ -48,7 +49,7 @@ def predict_texts(options: PredictOptions) -> Iterator[dict[str, Any]]:
         yield {"text": text, "score": score}
 
 
-def _prepared(options: GenerateOptions) -> tuple[Writer, list[list[int]], Search]:
+def _prepared(options: GenerateOptions, **message: str) -> tuple[Writer, list[list[int]], Search]:
     """The model, what it shall read, and how it shall write."""
     set_threads(options.threads)
     writer = load_writer(resolve(options.model))
@@ -56,7 +57,8 @@ def _prepared(options: GenerateOptions) -> tuple[Writer, list[list[int]], Search
     texts, places = _texts(options)
     search = _search(options, writer)
     cuts = options.long_docs == "truncate"
-    return writer, writer.inputs(texts, places=places, cuts=cuts, room=search.max_new_tokens), search
+    inputs = writer.inputs(texts, places=places, cuts=cuts, room=search.max_new_tokens, **message)
+    return writer, inputs, search
 
 
 def _texts(options: GenerateOptions) -> tuple[list[str], list[dict[str, Any]]]:

@@ -100,10 +100,16 @@ class Writer:
         return self.decoder.decoder.embeddings.tokens.weight.device
 
     def inputs(
-        self, texts: Sequence[str], *, places: Sequence[dict[str, Any]], cuts: bool, room: int
+        self,
+        texts: Sequence[str],
+        *,
+        places: Sequence[dict[str, Any]],
+        cuts: bool,
+        room: int,
+        fix: str = "shorten it, or give --long-docs truncate",
     ) -> list[list[int]]:
         """The ids of each text: `[CLS] text [SEP]` for an encoder, `[CLS] text` to go on with, which leaves `room` for
-        what is written. Raises `InputError`s for empty texts and, unless `cuts`, for longer ones.
+        what is written. Raises `InputError`s for empty texts and, unless `cuts`, for longer ones, with the `fix`.
         """
         ends = [self.tokenizer.sep_id] if isinstance(self.model, Seq2Seq) else []
         limit = self.limit - (0 if ends else room)
@@ -115,8 +121,7 @@ class Writer:
             if not ids and ends:
                 errors.add(InputError("is empty", **place))
             if len(whole) > limit and not cuts:
-                message = f"{len(whole)} tokens, the limit is {limit}; shorten it, or give --long-docs truncate"
-                errors.add(InputError(message, **place))
+                errors.add(InputError(f"{len(whole)} tokens, the limit is {limit}; {fix}", **place))
             elif len(whole) > limit:
                 kept = limit - 1 - len(ends)
                 whole = [whole[0], *(ids[:kept] if ends else ids[len(ids) - kept :]), *ends]

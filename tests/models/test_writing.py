@@ -28,12 +28,26 @@ TOLERANCE = {"atol": 1e-9, "rtol": 1e-9}
 
 @cache
 def reader() -> Seq2Seq:
-    return seq2seq_pair()[1]
+    model = seq2seq_pair()[1]
+    decide(model)
+    return model
 
 
 @cache
 def alone() -> CausalLM:
-    return causal_pair()[1]
+    model = causal_pair()[1]
+    decide(model)
+    return model
+
+
+@torch.no_grad()
+def decide(model: CausalLM | Seq2Seq) -> None:
+    """Let what was read decide what is written: with biases as they are drawn one token is the likeliest everywhere."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif "norm" in name:
+            parameter.fill_(1.0)
 
 
 def texts_of(lengths: Sequence[int], seed: int) -> list[list[int]]:
@@ -91,7 +105,7 @@ def test_a_cached_step_equals_the_whole_whatever_the_rows_have_and_wherever_they
     seed=SEEDS,
     with_source=st.booleans(),
     beams=st.integers(1, 4),
-    options=st.sampled_from([{}, {"no_repeat_ngram": 2}, {"length_penalty": 0.3}, {"forced_first": 7}]),
+    options=st.sampled_from([{}, {"no_repeat_ngram": 1}, {"length_penalty": 0.3}, {"forced_first": 7}]),
 )
 def test_the_cache_and_the_neighbours_change_nothing_that_is_written(
     lengths: list[int], seed: int, with_source: bool, beams: int, options: dict[str, int]
@@ -115,7 +129,7 @@ def test_the_cache_and_the_neighbours_change_nothing_that_is_written(
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_batch_of_32_is_32_single_runs(beams: int) -> None:
     lengths = np.random.default_rng(5).integers(1, 30, 32).tolist()
-    sources, search = texts_of(lengths, 6), Search(end=END, max_new_tokens=12, beams=beams)
+    sources, search = texts_of(lengths, 6), Search(end=END, max_new_tokens=12, beams=beams, no_repeat_ngram=1)
     with torch.no_grad():
         together = generate(reader().writer, [[START]] * 32, reader().read(packed(sources)), search)
         singles = [generate(reader().writer, [[START]], reader().read(packed([one])), search)[0] for one in sources]

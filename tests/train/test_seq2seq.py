@@ -186,12 +186,12 @@ BAD: dict[str, tuple[dict[str, str], list[str], str]] = {
     ),
     "no target column": ({"a.tsv": "source\tlabel\nx\ty\n"}, ["--train", "a.tsv"], "no column"),
     "a long target": (
-        {"a.tsv": "source\ttarget\nx y\t" + "x y " * 30 + "\n" + "x y\tx y\n" * 4},
+        {"a.tsv": "source\ttarget\nx y\t" + " ".join("xy" * 30) + "\n" + "x y\tx y\n" * 4},
         ["--train", "a.tsv", "--max-target-length", "20"],
         'a.tsv:2: field "target": 62 tokens, the limit is 20; shorten it, or give --long-docs truncate',
     ),
     "a long source": (
-        {"a.tsv": "source\ttarget\n" + "x y " * 30 + "\tx y\n" + "x y\tx y\n" * 4},
+        {"a.tsv": "source\ttarget\n" + " ".join("xy" * 30) + "\tx y\n" + "x y\tx y\n" * 4},
         ["--train", "a.tsv", "--max-length", "20"],
         'a.tsv:2: field "source": 62 tokens, the limit is 20; shorten it, or give --long-docs truncate',
     ),

@@ -24,7 +24,6 @@ from bertsmith.data.pretraining import PretrainingData, make_dataset
 from bertsmith.data.shards import TokenStore
 from bertsmith.errors import InputError
 from bertsmith.models.bert import Bert
-from bertsmith.models.network import Network
 from bertsmith.models.seq2seq import CausalLM
 from bertsmith.tasks.base import Trainable
 from bertsmith.tasks.causal import CausalTask, evaluate_causal
@@ -47,7 +46,7 @@ class Objective(Protocol):
         """What the card says that was learnt."""
         ...
 
-    def model(self) -> Network:
+    def model(self) -> Bert | CausalLM:
         """The model of step 0. Raises `InputError` for one that cannot learn this."""
         ...
 

@@ -94,7 +94,8 @@ def evaluate_writer(writer: Writer, options: EvaluateOptions) -> dict[str, Any]:
     check_beams(options.beams, writer)
     rows = read_parallel(options.data, options.target, columns=options.columns)
     limits = dict.fromkeys(("max_length", "max_target_length"), writer.limit)
-    task = Seq2SeqTask(**limits | {name: writer.task[name] for name in limits if name in writer.task})
+    stored = {name: value for name, value in writer.task.items() if name in (*limits, "long_docs")}
+    task = Seq2SeqTask(**limits | stored)
     inputs = task.prepare(rows, writer.tokenizer)
     most = task.max_target_length - 1
     sources = [encoded.sequences[0].tolist() for encoded in inputs]

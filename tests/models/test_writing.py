@@ -79,6 +79,7 @@ class Uncached(Writing):
         self.texts = [self.texts[row] for row in rows.tolist()]
 
 
+@settings(max_examples=30)
 @given(lengths=LENGTHS, seed=SEEDS, with_source=st.booleans())
 @torch.no_grad()
 def test_a_cached_step_equals_the_whole_whatever_the_rows_have_and_wherever_they_go(
@@ -99,7 +100,7 @@ def test_a_cached_step_equals_the_whole_whatever_the_rows_have_and_wherever_they
         torch.testing.assert_close(cached, uncached, **TOLERANCE)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(
     lengths=LENGTHS,
     seed=SEEDS,
@@ -137,6 +138,7 @@ def test_a_batch_of_32_is_32_single_runs(beams: int) -> None:
     assert len({tuple(ids) for ids in together}) > 8
 
 
+@settings(max_examples=30)
 @given(sources=LENGTHS, seed=SEEDS, data=st.data())
 def test_padding_of_targets_gives_no_nan_and_changes_nothing(
     sources: list[int], seed: int, data: st.DataObject
@@ -161,6 +163,7 @@ def test_padding_of_targets_gives_no_nan_and_changes_nothing(
     torch.testing.assert_close(logits.detach(), torch.cat(parts), **TOLERANCE)
 
 
+@settings(max_examples=30)
 @given(lengths=LENGTHS, seed=SEEDS, beams=st.integers(1, 3))
 @torch.no_grad()
 def test_scores_are_the_mean_probabilities_of_what_was_written(lengths: list[int], seed: int, beams: int) -> None:

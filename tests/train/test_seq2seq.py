@@ -128,6 +128,19 @@ def test_an_evaluation_leaves_dropout_on(tmp_path: Path) -> None:
     assert all(torch.equal(often[name], once[name]) for name in once)
 
 
+def test_longer_rows_are_cut_in_an_evaluation_if_they_were_in_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, code in (("error", 2), ("truncate", 0)):
+        options = toy(tmp_path, steps=1, max_length=8, max_target_length=9, long_docs=name, out=tmp_path / name)
+        finetune_seq2seq(options)
+        (tmp_path / "a.tsv").write_text("source\ttarget\na b c d e f g h\ta b\n")
+        outcome = bertsmith(capsys, "evaluate", tmp_path / name, "--data", tmp_path / "a.tsv")
+        assert outcome.code == code, outcome.err
+        message = "1 sources and targets of 1 rows were cut" if name == "truncate" else "10 tokens, the limit is 8;"
+        assert message in outcome.err
+
+
 def test_steps_of_like_lengths_hold_less_padding(tmp_path: Path) -> None:
     mixed = finetune_seq2seq(toy(tmp_path, steps=2, out=tmp_path / "mixed"))
     alike = finetune_seq2seq(toy(tmp_path, steps=2, out=tmp_path / "alike", batch_size=32, batch_tokens=500))
@@ -188,12 +201,12 @@ BAD: dict[str, tuple[dict[str, str], list[str], str]] = {
     "a long target": (
         {"a.tsv": "source\ttarget\nx y\t" + " ".join("xy" * 30) + "\n" + "x y\tx y\n" * 4},
         ["--train", "a.tsv", "--max-target-length", "20"],
-        'a.tsv:2: field "target": 62 tokens, the limit is 20; shorten it, or give --long-docs truncate',
+        'a.tsv:2: field "target": 62 tokens, the limit is 20; shorten it, or train with --long-docs truncate',
     ),
     "a long source": (
         {"a.tsv": "source\ttarget\n" + " ".join("xy" * 30) + "\tx y\n" + "x y\tx y\n" * 4},
         ["--train", "a.tsv", "--max-length", "20"],
-        'a.tsv:2: field "source": 62 tokens, the limit is 20; shorten it, or give --long-docs truncate',
+        'a.tsv:2: field "source": 62 tokens, the limit is 20; shorten it, or train with --long-docs truncate',
     ),
     "an empty target": ({"a.tsv": "source\ttarget\nx\t\n"}, ["--train", "a.tsv"], 'a.tsv:2: field "target": is empty'),
     "special tokens alone": (

@@ -64,7 +64,9 @@ class Seq2SeqTask:
             for side, ids, limit in (("source", source, self.max_length), ("target", target, self.max_target_length)):
                 cut += len(ids) + 2 > limit
                 if len(ids) + 2 > limit and self.long_docs == "error":
-                    message = f"{len(ids) + 2} tokens, the limit is {limit}; shorten it, or give --long-docs truncate"
+                    message = (
+                        f"{len(ids) + 2} tokens, the limit is {limit}; shorten it, or train with --long-docs truncate"
+                    )
                     errors.add(InputError(message, **place, field=side))
                 if not ids:
                     errors.add(InputError("the tokenizer makes nothing of it", **place, field=side))

@@ -81,7 +81,7 @@ def _search(options: GenerateOptions, writer: Writer) -> Search:
         first = writer.tokenizer.token_id(options.forced_first)
         if first is None:
             raise InputError(f"{options.forced_first!r} is no token of the vocabulary", field="--forced-first")
-    most = writer.decoder.config.max_position_embeddings - 1
+    most = (writer.decoder.config.max_position_embeddings if isinstance(writer.model, Seq2Seq) else writer.limit) - 1
     usual = min(USUAL, most if isinstance(writer.model, Seq2Seq) else writer.limit // 2)
     if options.max_new_tokens is not None and options.max_new_tokens > most:
         raise InputError(f"{options.max_new_tokens} is more than the decoder's {most}", field="--max-new-tokens")

@@ -62,9 +62,11 @@ class Writer:
 
     @property
     def limit(self) -> int:
-        """Most tokens of a text, special tokens included."""
+        """Most tokens of a text, special tokens included; of a decoder alone no more than it has learnt with."""
         model = self.model.encoder if isinstance(self.model, Seq2Seq) else self.model
-        return min(model.config.max_position_embeddings, self.tokenizer.model_max_length)
+        learnt = self.task.get("max_length") if isinstance(self.model, CausalLM) else None
+        positions = model.config.max_position_embeddings
+        return min(positions, self.tokenizer.model_max_length, learnt or positions)
 
     @torch.inference_mode()
     def write(self, inputs: Sequence[Sequence[int]], search: Search) -> list[str]:

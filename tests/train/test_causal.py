@@ -52,7 +52,7 @@ def short_dir(tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def decoder_dir(short_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("decoder") / "decoder"
-    changes = {"steps": 120, "batch_size": 16, "learning_rate": 1e-2, "dropout": 0.0, "eval_every": 60}
+    changes = {"steps": 120, "batch_size": 16, "learning_rate": 1e-2, "dropout": 0.0, "max_length": 48}
     pretrain(causal(short_dir, out, **changes))
     return out
 
@@ -99,17 +99,19 @@ def test_it_goes_on_with_a_text_token_for_token_as_transformers(
     tokenizer = transformers.AutoTokenizer.from_pretrained(decoder_dir)
     ended = 0
     for prompt in PROMPTS:
-        outcome = bertsmith(capsys, "generate", decoder_dir, "--text", prompt, "--max-new-tokens", 40)
+        outcome = bertsmith(capsys, "generate", decoder_dir, "--text", prompt, "--max-new-tokens", 30)
         assert outcome.code == 0, outcome.err
         found = json.loads(outcome.out)["generated_text"]
         ids = torch.tensor([tokenizer(prompt)["input_ids"][:-1]])  # not closed by [SEP]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            whole = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)[0]
-        ended += len(whole) < ids.shape[1] + 40
+            whole = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=30, do_sample=False)[0]
+        ended += len(whole) < ids.shape[1] + 30
         before, after = (tokenizer.decode(part, skip_special_tokens=True) for part in (ids[0], whole))
         assert before + found == after
     assert ended, "no document came to its end"
+    outcome = bertsmith(capsys, "generate", decoder_dir, "--text", "a dog", "--max-new-tokens", 48)
+    assert_refused(outcome, "48 is more than the decoder's 47")  # it has learnt with 48 places of 64
 
 
 def test_a_run_that_was_stopped_goes_on_bitwise(shards_dir: Path, tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_a_plan_trains_nothing(shards_dir: Path, tmp_path: Path) -> None:
 def test_evaluate_measures_shards_and_texts(
     decoder_dir: Path, short_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("evaluate", decoder_dir, "--max-length", 32, "--json", "--data")
+    words = ("evaluate", decoder_dir, "--max-length", 48, "--json", "--data")
     outcome = bertsmith(capsys, *words, short_dir, "--fail-under", "perplexity=50")
     assert outcome.code == 0, outcome.err
     figures, report = json.loads(outcome.out), report_of(decoder_dir)
@@ -158,7 +160,7 @@ def test_evaluate_measures_shards_and_texts(
     assert "unigram_loss" not in found[0]
     for flag, value in (("--beams", 2), ("--target", known), ("--out", tmp_path / "report")):
         assert_refused(bertsmith(capsys, *words, known, flag, value), "is not there for a decoder alone")
-    assert_refused(bertsmith(capsys, *words[:2], "--data", known, "--max-length", 65), "more than the decoder's 64")
+    assert_refused(bertsmith(capsys, *words[:2], "--data", known, "--max-length", 49), "more than the decoder's 48")
 
 
 def test_show_counts_what_the_file_has(decoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,8 @@ from bertsmith.tasks.pretrain import Guesses
 class CausalTask:
     """`Trainable` with the term `token`."""
 
+    max_length: int
+    """Longest block; places after it are never learnt."""
     objective = "causal"
     name = "pretrain"
     heads = ()
@@ -44,7 +46,7 @@ class CausalTask:
 
     def manifest(self) -> dict[str, Any]:
         """What is stored with the model."""
-        return {"name": self.name, "objective": self.objective}
+        return {"name": self.name, "objective": self.objective, "max_length": self.max_length}
 
 
 @torch.inference_mode()

@@ -138,8 +138,12 @@ class Causal:
 
     options: PretrainOptions
     tokenizer: TextTokenizer
-    task = CausalTask()
     title = "each next token"
+
+    @property
+    def task(self) -> CausalTask:
+        """See `Objective`."""
+        return CausalTask(self.options.max_length)
 
     def model(self) -> CausalLM:
         """See `Objective`."""

@@ -59,8 +59,8 @@ def show(options: ShowOptions) -> dict[str, Any]:
 def _like_an_encoder(path: Path) -> Bert:
     """The shape of a decoder alone: that of an encoder with an MLM head that sees half as much, without memory."""
     model = load_writer(path).model
-    if isinstance(model, Seq2Seq) or model.config.cross_attention:
-        raise InputError("an encoder-decoder is not shown yet; a decoder alone, or an encoder is", file=path)
+    if isinstance(model, Seq2Seq):
+        raise InputError("an encoder-decoder; show takes an encoder, or a decoder alone", file=path)
     with torch.device("meta"):
         return Bert(model.config, heads=["masked_lm"])
 

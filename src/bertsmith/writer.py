@@ -241,11 +241,13 @@ def write_writer(
         ours = dict(model.state_dict())
         state = with_pooler(to_theirs(ours, rules, vocab_size=decoder.vocab_size), encoder.hidden_size)
         layers = f"An encoder-decoder of two BERTs, {encoder.num_hidden_layers} and {decoder.num_hidden_layers} layers"
+        note = "."
     else:
         decoder = model.config
         config, rules = decoder_to_hf(decoder), causal_rules(decoder)
         state = to_theirs(dict(model.state_dict()), rules, vocab_size=decoder.vocab_size)
         layers = f"A BERT that is a decoder, {decoder.num_hidden_layers} layers"
+        note = ";\nits tokenizer closes a text with [SEP], which a prompt must not have."
     tokenizer.save(directory)
     write_file(directory / "config.json", to_json(config))
     usual = {"eos_token_id": tokenizer.sep_id, "pad_token_id": decoder.pad_token_id}
@@ -271,7 +273,7 @@ Data: {card.data}
 
 ## How to load it
 
-`bertsmith generate DIR --text "…"`, or `{config["architectures"][0]}.from_pretrained("DIR")` of transformers.
+`bertsmith generate DIR --text "…"`, or `{config["architectures"][0]}.from_pretrained("DIR")` of transformers{note}
 """
     write_file(directory / CARD, text)
     content = {"kind": "model", "version": 1, "task": task, "data": card.data, "provenance": provenance}

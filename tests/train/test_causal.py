@@ -74,6 +74,7 @@ def test_a_toy_is_learnt_and_the_report_says_so(decoder_dir: Path) -> None:
     card = (decoder_dir / "README.md").read_text()
     assert "each next token" in card
     assert 'BertLMHeadModel.from_pretrained("DIR")' in card
+    assert "which a prompt must not have" in card
 
 
 def test_transformers_reads_the_directory_and_gives_equal_logits_and_loss(decoder_dir: Path) -> None:
@@ -172,6 +173,8 @@ def test_show_counts_what_the_file_has(decoder_dir: Path, tmp_path: Path, capsys
     assert "causal" in (tmp_path / "a.svg").read_text()
     (scores,) = (part for part in figures["parts"] if part["part"].startswith("scores"))
     length, layers, hidden = figures["length"], 2, 32
+    write("both", decoder_dir, tmp_path / "both")
+    assert_refused(bertsmith(capsys, "show", tmp_path / "both"), "show takes an encoder, or a decoder alone")
     assert scores["flops"] == layers * figures["batch_size"] * length * (length + 1) * hidden
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 import transformers
 
 from bertsmith.tokenizer.directory import load_tokenizer
-from tests.cli.run import bertsmith
+from tests.cli.run import assert_refused, bertsmith
 from tests.parity.reference import redraw
 
 SHAPE = {
@@ -74,9 +75,58 @@ def test_texts_are_those_of_transformers(
                 eos_token_id=tokenizer.sep_token_id,
                 pad_token_id=tokenizer.pad_token_id,
             )[0]
-        made = made[ids.shape[1] :] if kind == "decoder" else made
-        expected.append(tokenizer.decode(made, skip_special_tokens=True))
+        whole = tokenizer.decode(made, skip_special_tokens=True)
+        before = tokenizer.decode(ids[0], skip_special_tokens=True) if kind == "decoder" else ""
+        assert whole.startswith(before)
+        expected.append(whole[len(before) :])  # as transformers' pipeline without `return_full_text`
     assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["decoder", "both"])
+def test_predict_prints_what_is_written_and_how_likely_it_is(
+    kind: str, tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(kind, tokenizer_dir, tmp_path / "model")
+    file = tmp_path / "texts.tsv"
+    file.write_text("source\tlabel\n" + "".join(f"{text}\tx\n" for text in TEXTS[:2]), encoding="utf-8")
+    written = bertsmith(capsys, "generate", tmp_path / "model", "--data", file)
+    expected = [json.loads(line)["generated_text"] for line in written.out.splitlines()]
+    for budget in (1, 4096):
+        outcome = bertsmith(capsys, "predict", tmp_path / "model", "--data", file, "--batch-tokens", budget)
+        assert outcome.code == 0, outcome.err
+        found = [json.loads(line) for line in outcome.out.splitlines()]
+        assert [row["text"] for row in found] == expected
+        assert all(0 < row["score"] <= 1 for row in found)
+    outcome = bertsmith(capsys, "predict", tmp_path / "model", "--text", TEXTS[0])
+    alone = json.loads(outcome.out)
+    assert alone["text"] == found[0]["text"]
+    assert alone["score"] == pytest.approx(found[0]["score"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--text", "a", "--pair", "b"], 'field "--pair": a model that writes has no use for it'),
+        (["--text", "a", "--question", "b"], 'field "--question": a model that writes has no use for it'),
+        (["--text", "a", "--choices", "b|c"], 'field "--choices": a model that writes has no use for it'),
+        (["--text", "the cat " * 30], "the limit is 40; shorten it; `bertsmith generate --long-docs truncate` cuts it"),
+        (["--text", " "], "is empty"),
+    ],
+)
+def test_predict_refuses_what_a_writer_cannot_take(
+    words: list[str], message: str, tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("both", tokenizer_dir, tmp_path / "model")
+    assert_refused(bertsmith(capsys, "predict", tmp_path / "model", *words), re.escape(message))
+
+
+def test_evaluate_refuses_more_beams_than_pieces(
+    tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("both", tokenizer_dir, tmp_path / "model")
+    (tmp_path / "a.tsv").write_text("source\ttarget\na dog\ta cat\n")
+    words = ("evaluate", tmp_path / "model", "--data", tmp_path / "a.tsv", "--beams", 5000)
+    assert_refused(bertsmith(capsys, *words), "5000 is more than the vocabulary has pieces")
 
 
 def test_drawing_depends_on_the_seed(tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

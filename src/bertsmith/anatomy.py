@@ -316,6 +316,7 @@ def _masked_lm(model: Bert, work: Work) -> Iterator[Part]:
     config, head, selected = model.config, model.masked_lm, work.selected_tokens
     assert head is not None
     width, vocabulary = config.hidden_size, config.vocab_size
+    guesses = "next token" if config.is_causal else "masked LM"
     gathered = selected * width
     if head.dense is not None:
         width = config.embedding_width
@@ -324,9 +325,9 @@ def _masked_lm(model: Bert, work: Work) -> Iterator[Part]:
         values = gathered + selected * (width * (2 + beside) + _kept_by_norm(model, width))
         count = parameters(head.dense, head.norm)
         flops = linear_flops(config, selected, outputs=width)
-        yield Part("masked LM transform", 1, count, flops, values, ("BSDD",), ("BSD",))
+        yield Part(f"{guesses} transform", 1, count, flops, values, ("BSDD",), ("BSD",))
     decoder = vocabulary * (config.decoder_bias + (0 if head.decoder is None else width))
     flops = 2 * selected * width * vocabulary
     # The logits in memory have the columns that pad the vocabulary; that is no work that the task requires.
     values = selected * config.padded_vocab_size + (gathered if head.dense is None else 0)
-    yield Part("masked LM decoder", 1, decoder, flops, values, ("BSDV",), ("BSV",))
+    yield Part(f"{guesses} decoder", 1, decoder, flops, values, ("BSDV",), ("BSV",))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,20 +17,23 @@ from bertsmith.config.inference import EvaluateOptions
 from bertsmith.data.ngrams import NGrams
 from bertsmith.data.parallel import read_parallel
 from bertsmith.data.pretraining import heldout_dataset
-from bertsmith.data.shards import check_tokenizer, open_shards
+from bertsmith.data.shards import check_tokenizer, open_shards, store_of
+from bertsmith.data.text import read_documents
 from bertsmith.errors import GateMissed, InputError, nearest
 from bertsmith.files import MANIFEST, check_output
+from bertsmith.generate import check_beams
 from bertsmith.metrics.judgement import LOWER_IS_BETTER, Judgement
 from bertsmith.metrics.translation import translation_metrics
-from bertsmith.models.seq2seq import Seq2Seq
+from bertsmith.models.seq2seq import CausalLM, Seq2Seq
 from bertsmith.predict import Model, open_engine
 from bertsmith.runtime import choose_device, set_threads
 from bertsmith.tasks.base import Task
+from bertsmith.tasks.causal import evaluate_causal
 from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import check_segments
 from bertsmith.tasks.pretrain import PretrainTask, evaluate_pretraining
 from bertsmith.tasks.seq2seq import Seq2SeqTask, log_likelihood
-from bertsmith.writer import WRITTEN_AT_A_TIME, is_writer, load_writer, write_all
+from bertsmith.writer import WRITTEN_AT_A_TIME, Writer, is_writer, load_writer, write_all
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,10 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     if options.out is not None:
         check_output(options.out, overwrite=options.overwrite, kind="report")
     if is_writer(path := resolve(options.model)):
-        metrics = evaluate_writer(path, options)
+        set_threads(options.threads)
+        writer = load_writer(path)
+        writer.model.to(choose_device(options.device))
+        metrics = (evaluate_writer if isinstance(writer.model, Seq2Seq) else evaluate_decoder)(writer, options)
         check_names(gate, metrics)
         return metrics
     model = open_engine(options)
@@ -73,18 +80,22 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
     return metrics
 
 
-def evaluate_writer(path: Path, options: EvaluateOptions) -> dict[str, Any]:
+def refuse(options: EvaluateOptions, *names: str, kind: str) -> None:
+    """Raise `InputError` for options that do not go with this kind of model."""
+    for name in names:
+        if getattr(options, name) != type(options).model_fields[name].default:
+            raise InputError(f"is not there for {kind}; leave it out", field=f"--{name}")
+
+
+def evaluate_writer(writer: Writer, options: EvaluateOptions) -> dict[str, Any]:
     """BLEU, chrF, TER and exact match of what an encoder-decoder writes, and the perplexity of what it should write."""
-    for name in ("out", "baseline"):
-        if getattr(options, name) is not None:
-            raise InputError("is not there for encoder-decoders; leave it out", field=f"--{name}")
-    set_threads(options.threads)
-    writer = load_writer(path)
+    refuse(options, "out", "baseline", kind="encoder-decoders")
     assert isinstance(writer.model, Seq2Seq)
-    writer.model.to(choose_device(options.device))
+    check_beams(options.beams, writer)
     rows = read_parallel(options.data, options.target, columns=options.columns)
     limits = dict.fromkeys(("max_length", "max_target_length"), writer.limit)
-    task = Seq2SeqTask(**limits | {name: writer.task[name] for name in limits if name in writer.task})
+    stored = {name: value for name, value in writer.task.items() if name in (*limits, "long_docs")}
+    task = Seq2SeqTask(**limits | stored)
     inputs = task.prepare(rows, writer.tokenizer)
     most = task.max_target_length - 1
     sources = [encoded.sequences[0].tolist() for encoded in inputs]
@@ -97,6 +108,32 @@ def evaluate_writer(path: Path, options: EvaluateOptions) -> dict[str, Any]:
             tokens += len(batch.labels["target_ids"])
     figures = {"token_loss": loss / tokens, "perplexity": math.exp(min(loss / tokens, 700.0)), "rows": len(rows)}
     return translation_metrics(written, [row.target for row in rows]) | figures
+
+
+def evaluate_decoder(writer: Writer, options: EvaluateOptions) -> dict[str, Any]:
+    """Loss and perplexity of the next token: of a text, or of the held-out documents of shards, with baselines."""
+    refuse(options, "out", "baseline", "target", "beams", kind="a decoder alone")
+    assert isinstance(writer.model, CausalLM)
+    if options.max_length > writer.limit:
+        raise InputError(f"{options.max_length} is more than the decoder's {writer.limit}", field="--max-length")
+    tokenizer = writer.tokenizer
+    with TemporaryDirectory() as folder:
+        ngrams = None
+        if options.data.is_dir() and (options.data / MANIFEST).is_file():
+            train, manifest = open_shards(options.data, "train")
+            store, _ = open_shards(options.data, "heldout")
+            check_tokenizer(tokenizer, manifest, data=options.data)
+            ngrams = NGrams(train, vocab_size=tokenizer.vocab_size, end=tokenizer.sep_id)
+        else:
+            documents = [
+                [ids for ids in tokenizer.encode_ids(document.sentences) if ids]
+                for document in read_documents([options.data], columns=options.columns)
+            ]
+            store = store_of(documents, Path(folder), vocab_size=tokenizer.vocab_size)
+        data = heldout_dataset(store, tokenizer, objective="causal", max_length=options.max_length)
+        if data is None:
+            raise InputError("there are no documents to evaluate on", file=options.data)
+        return evaluate_causal(writer.model, data, ngrams=ngrams) | {"sequences": data.size(0)}
 
 
 def check_names(gate: Iterable[str], metrics: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from bertsmith.data.questions import Question
 from bertsmith.data.similar import SimilarityExample
 from bertsmith.engines import choose as engines
 from bertsmith.errors import InputError
+from bertsmith.generate import predict_texts
 from bertsmith.interop.weights import weights_file
 from bertsmith.models.encoder import Encoder
 from bertsmith.nn.attention import ReferenceAttention
@@ -32,6 +33,7 @@ from bertsmith.tasks.inference import BATCH_TOKENS, results
 from bertsmith.tasks.known import TASKS, check_segments, task_of
 from bertsmith.tasks.rerank import RerankTask
 from bertsmith.tasks.tag import TagTask
+from bertsmith.writer import is_writer
 
 PAIRED = ("classify", "embed", "rerank")
 """Tasks that take a pair of texts."""
@@ -336,6 +338,9 @@ def open_engine(options: EngineOptions) -> Model:
 
 def predict(options: PredictOptions) -> Iterator[Any]:
     """One answer for each row, in order."""
+    if is_writer(resolve(options.model)):
+        yield from predict_texts(options)
+        return
     model = open_engine(options)
     if options.text is not None:
         choices = None if options.choices is None else tuple(part.strip() for part in options.choices.split("|"))

@@ -8,12 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bertsmith.anatomy import Part, Work, anatomy, symbols, total
 from bertsmith.bundle import load_model, resolve
 from bertsmith.config.show import ShowOptions
 from bertsmith.diagram.draw import diagram
 from bertsmith.errors import InputError
 from bertsmith.files import check_output, write_file
+from bertsmith.models.bert import Bert
+from bertsmith.models.seq2seq import Seq2Seq
+from bertsmith.writer import is_writer, load_writer
 
 USUAL_LENGTH = 128
 """Tokens of a sequence where the user names no number."""
@@ -27,7 +32,7 @@ def show(options: ShowOptions) -> dict[str, Any]:
     if options.svg is not None:
         _check_drawing(options.svg, overwrite=options.overwrite)
     path = resolve(options.model)
-    model = load_model(path)
+    model = _like_an_encoder(path) if is_writer(path) else load_model(path)
     positions = model.config.max_position_embeddings
     length = min(USUAL_LENGTH, positions) if options.length is None else options.length
     if length > positions:
@@ -49,6 +54,15 @@ def show(options: ShowOptions) -> dict[str, Any]:
         "parts": [{"part": part.part, "layers": part.layers, **_figures(part)} for part in parts],
         "total": _figures(total(parts)),
     }
+
+
+def _like_an_encoder(path: Path) -> Bert:
+    """The shape of a decoder alone: that of an encoder with an MLM head that sees half as much, without memory."""
+    model = load_writer(path).model
+    if isinstance(model, Seq2Seq):
+        raise InputError("an encoder-decoder; show takes an encoder, or a decoder alone", file=path)
+    with torch.device("meta"):
+        return Bert(model.config, heads=["masked_lm"])
 
 
 def _figures(part: Part) -> dict[str, Any]:

@@ -25,11 +25,12 @@ from bertsmith.config.encoder import EncoderConfig, shape_problem
 from bertsmith.config.families import read_fields
 from bertsmith.errors import ErrorCollector, InputError
 from bertsmith.files import MANIFEST, read_json, read_manifest, to_json, write_file, write_manifest
-from bertsmith.interop.decoders import causal_rules, seq2seq_rules, seq2seq_to_hf, with_pooler
+from bertsmith.interop.decoders import causal_rules, decoder_to_hf, seq2seq_rules, seq2seq_to_hf, with_pooler
 from bertsmith.interop.keymap import their_names, to_ours, to_theirs
 from bertsmith.interop.weights import WEIGHTS, read_weights, weights_file
-from bertsmith.models.generate import Search, generate
+from bertsmith.models.generate import Search, generate, mean_probabilities
 from bertsmith.models.seq2seq import CausalLM, Seq2Seq
+from bertsmith.nn.cross_attention import Memory
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
@@ -61,19 +62,39 @@ class Writer:
 
     @property
     def limit(self) -> int:
-        """Most tokens of a text, special tokens included."""
+        """Most tokens of a text, special tokens included; of a decoder alone no more than it has learnt with."""
         model = self.model.encoder if isinstance(self.model, Seq2Seq) else self.model
-        return min(model.config.max_position_embeddings, self.tokenizer.model_max_length)
+        learnt = self.task.get("max_length") if isinstance(self.model, CausalLM) else None
+        positions = model.config.max_position_embeddings
+        return min(positions, self.tokenizer.model_max_length, learnt or positions)
 
     @torch.inference_mode()
     def write(self, inputs: Sequence[Sequence[int]], search: Search) -> list[str]:
         """The text that each of `inputs` becomes, or goes on with; special tokens are left out."""
-        if isinstance(self.model, Seq2Seq):
-            memories = self.model.read(Batch.from_sequences([np.array(ids) for ids in inputs]).to(self.device))
-            prompts: Sequence[Sequence[int]] = [[self.start]] * len(inputs)
-        else:
-            memories, prompts = [], inputs
-        return [self.tokenizer.decode(ids) for ids in generate(self.decoder, prompts, memories, search)]
+        prompts, memories = self._read(inputs)
+        written = generate(self.decoder, prompts, memories, search)
+        return [self._text(prompt, ids) for prompt, ids in zip(prompts, written, strict=True)]
+
+    @torch.inference_mode()
+    def write_with_scores(self, inputs: Sequence[Sequence[int]], search: Search) -> list[tuple[str, float]]:
+        """The same with the geometric mean of the tokens' probabilities, the end included."""
+        prompts, memories = self._read(inputs)
+        written = generate(self.decoder, prompts, memories, search)
+        scores = mean_probabilities(self.decoder, prompts, memories, written, search)
+        texts = [self._text(prompt, ids) for prompt, ids in zip(prompts, written, strict=True)]
+        return list(zip(texts, scores, strict=True))
+
+    def _read(self, inputs: Sequence[Sequence[int]]) -> tuple[Sequence[Sequence[int]], list[Memory]]:
+        """What the decoder begins with, and what it reads."""
+        if not isinstance(self.model, Seq2Seq):
+            return inputs, []
+        sources = Batch.from_sequences([np.array(ids) for ids in inputs]).to(self.device)
+        return [[self.start]] * len(inputs), self.model.read(sources)
+
+    def _text(self, prompt: Sequence[int], written: Sequence[int]) -> str:
+        """What was written; after a prompt with the space, if any, that parts the two: "the c" -> "at sat"."""
+        before, whole = self.tokenizer.decode(prompt), self.tokenizer.decode([*prompt, *written])
+        return whole.removeprefix(before) if whole.startswith(before) else self.tokenizer.decode(written)
 
     @property
     def device(self) -> torch.device:
@@ -81,10 +102,16 @@ class Writer:
         return self.decoder.decoder.embeddings.tokens.weight.device
 
     def inputs(
-        self, texts: Sequence[str], *, places: Sequence[dict[str, Any]], cuts: bool, room: int
+        self,
+        texts: Sequence[str],
+        *,
+        places: Sequence[dict[str, Any]],
+        cuts: bool,
+        room: int,
+        fix: str = "shorten it, or give --long-docs truncate",
     ) -> list[list[int]]:
         """The ids of each text: `[CLS] text [SEP]` for an encoder, `[CLS] text` to go on with, which leaves `room` for
-        what is written. Raises `InputError`s for empty texts and, unless `cuts`, for longer ones.
+        what is written. Raises `InputError`s for empty texts and, unless `cuts`, for longer ones, with the `fix`.
         """
         ends = [self.tokenizer.sep_id] if isinstance(self.model, Seq2Seq) else []
         limit = self.limit - (0 if ends else room)
@@ -96,8 +123,7 @@ class Writer:
             if not ids and ends:
                 errors.add(InputError("is empty", **place))
             if len(whole) > limit and not cuts:
-                message = f"{len(whole)} tokens, the limit is {limit}; shorten it, or give --long-docs truncate"
-                errors.add(InputError(message, **place))
+                errors.add(InputError(f"{len(whole)} tokens, the limit is {limit}; {fix}", **place))
             elif len(whole) > limit:
                 kept = limit - 1 - len(ends)
                 whole = [whole[0], *(ids[:kept] if ends else ids[len(ids) - kept :]), *ends]
@@ -107,10 +133,12 @@ class Writer:
 
 
 def is_writer(path: Path) -> bool:
-    """Whether a directory holds an encoder-decoder."""
+    """Whether a directory holds an encoder-decoder, or a decoder."""
     file = path / "config.json"
     values = read_json(file) if file.is_file() else None
-    return isinstance(values, dict) and values.get("model_type") == "encoder-decoder"
+    if not isinstance(values, dict):
+        return False
+    return values.get("model_type") == "encoder-decoder" or bool(values.get("is_decoder"))
 
 
 def load_writer(path: Path) -> Writer:
@@ -166,6 +194,8 @@ def _built(values: Any) -> tuple[CausalLM | Seq2Seq, Any]:
             return Seq2Seq(encoder, decoder), seq2seq_rules(encoder, decoder)
         if kind == "bert" and values.get("is_decoder"):
             config = _decoder_config(values)
+            if config.cross_attention:
+                raise ValueError("add_cross_attention is on: it is half of an encoder-decoder, and reads a source")
             return CausalLM(config), causal_rules(config)
     raise ValueError(
         f"model_type is {kind!r}; a decoder (bert with is_decoder) or an encoder-decoder is needed to write"
@@ -194,25 +224,35 @@ def write_all(writer: Writer, sources: Sequence[Sequence[int]], *, most_tokens: 
 
 def write_writer(
     directory: Path,
-    model: Seq2Seq,
+    model: Seq2Seq | CausalLM,
     tokenizer: TextTokenizer,
     *,
     task: dict[str, Any],
     provenance: dict[str, Any],
     card: Card,
 ) -> None:
-    """Write an encoder-decoder into `directory` (which exists), as an `EncoderDecoderModel`; the manifest comes last,
-    and leaves `train/` out. Targets begin with `[CLS]` and end with `[SEP]`.
+    """Write an encoder-decoder into `directory` (which exists), as an `EncoderDecoderModel`, or a decoder, as a
+    `BertLMHeadModel`; the manifest comes last, and leaves `train/` out. Texts begin with `[CLS]` and end with `[SEP]`.
     """
-    encoder, decoder = model.encoder.config, model.writer.config
     ends = {"start": tokenizer.cls_id, "end": tokenizer.sep_id}
-    config = seq2seq_to_hf(encoder, decoder, **ends)
-    state = to_theirs(dict(model.state_dict()), seq2seq_rules(encoder, decoder), vocab_size=decoder.vocab_size)
-    state = with_pooler(state, encoder.hidden_size)
+    if isinstance(model, Seq2Seq):
+        encoder, decoder = model.encoder.config, model.writer.config
+        config, rules = seq2seq_to_hf(encoder, decoder, **ends), seq2seq_rules(encoder, decoder)
+        ours = dict(model.state_dict())
+        state = with_pooler(to_theirs(ours, rules, vocab_size=decoder.vocab_size), encoder.hidden_size)
+        layers = f"An encoder-decoder of two BERTs, {encoder.num_hidden_layers} and {decoder.num_hidden_layers} layers"
+        note = "."
+    else:
+        decoder = model.config
+        config, rules = decoder_to_hf(decoder), causal_rules(decoder)
+        state = to_theirs(dict(model.state_dict()), rules, vocab_size=decoder.vocab_size)
+        layers = f"A BERT that is a decoder, {decoder.num_hidden_layers} layers"
+        note = ";\nits tokenizer closes a text with [SEP], which a prompt must not have."
     tokenizer.save(directory)
     write_file(directory / "config.json", to_json(config))
-    names = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
-    write_file(directory / "generation_config.json", to_json({name: config[name] for name in names}))
+    usual = {"eos_token_id": tokenizer.sep_id, "pad_token_id": decoder.pad_token_id}
+    first = "decoder_start_token_id" if isinstance(model, Seq2Seq) else "bos_token_id"
+    write_file(directory / "generation_config.json", to_json({first: tokenizer.cls_id} | usual))
     write_file(directory / WEIGHTS, save(state, metadata={"format": "pt"}))
     text = f"""---
 library_name: bertsmith
@@ -221,8 +261,7 @@ license: {card.licence}
 
 # {card.title}
 
-An encoder-decoder of two BERTs, {encoder.num_hidden_layers} and {decoder.num_hidden_layers} layers of width
-{decoder.hidden_size}: {model.num_parameters:,} parameters.
+{layers} of width {decoder.hidden_size}: {model.num_parameters:,} parameters.
 
 {card.origin}
 
@@ -234,7 +273,7 @@ Data: {card.data}
 
 ## How to load it
 
-`bertsmith generate DIR --text "…"`, or `EncoderDecoderModel.from_pretrained("DIR")` of transformers.
+`bertsmith generate DIR --text "…"`, or `{config["architectures"][0]}.from_pretrained("DIR")` of transformers{note}
 """
     write_file(directory / CARD, text)
     content = {"kind": "model", "version": 1, "task": task, "data": card.data, "provenance": provenance}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+import yaml
 from safetensors.torch import load_file
 
 from bertsmith.bundle import load_bundle
@@ -38,7 +39,7 @@ def toy(tmp_path: Path, **changes: Any) -> Seq2SeqOptions:
         "out": tmp_path / "model",
         "layers": 2,
         "hidden": 64,
-        "vocab_size": 13,
+        "vocab_size": 280,
         "max_length": 16,
         "max_target_length": 16,
         "steps": 500,
@@ -71,8 +72,10 @@ def test_reversing_is_learnt_and_transformers_writes_the_same(
     figures = json.loads(outcome.out)
     assert figures["exact_match"] >= 0.99
     assert figures["perplexity"] < 1.2
-    outcome = bertsmith(capsys, "predict", tmp_path / "model", "--text", "a b")
-    assert "an encoder-decoder; `bertsmith generate` writes with it" in outcome.err
+    outcome = bertsmith(capsys, "predict", tmp_path / "model", "--text", "a b c d")
+    answer = json.loads(outcome.out)
+    assert answer["text"] == "d c b a"
+    assert answer["score"] > 0.9
     theirs, info = transformers.EncoderDecoderModel.from_pretrained(tmp_path / "model", output_loading_info=True)
     assert not info["missing_keys"], info
     assert not info["unexpected_keys"], info
@@ -97,9 +100,11 @@ def test_both_halves_start_from_an_encoder(encoder_dir: Path, tmp_path: Path, ca
             torch.testing.assert_close(half[name][: len(tensor)], tensor[: len(half[name])], atol=1e-6, rtol=1e-5)
 
 
-def test_a_run_that_was_stopped_goes_on_bitwise(tmp_path: Path) -> None:
-    whole = finetune_seq2seq(toy(tmp_path, steps=6, checkpoint_every=2, out=tmp_path / "whole"))
-    options = toy(tmp_path, steps=6, checkpoint_every=2, out=tmp_path / "parts")
+@pytest.mark.parametrize("size", [{"batch_size": 64}, {"batch_size": 32, "batch_tokens": 1000}])
+def test_a_run_that_was_stopped_goes_on_bitwise(size: dict[str, int], tmp_path: Path) -> None:
+    run = {"steps": 6, "checkpoint_every": 2, "dropout": 0.1, **size}
+    whole = finetune_seq2seq(toy(tmp_path, **run, out=tmp_path / "whole"))
+    options = toy(tmp_path, **run, out=tmp_path / "parts")
     finetune_seq2seq(options)
     (tmp_path / "parts" / "bertsmith.json").unlink()
     for step in (tmp_path / "parts/train/checkpoints").glob("step-6"):
@@ -123,6 +128,59 @@ def test_an_evaluation_leaves_dropout_on(tmp_path: Path) -> None:
     assert all(torch.equal(often[name], once[name]) for name in once)
 
 
+def test_longer_rows_are_cut_in_an_evaluation_if_they_were_in_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, code in (("error", 2), ("truncate", 0)):
+        options = toy(tmp_path, steps=1, max_length=8, max_target_length=9, long_docs=name, out=tmp_path / name)
+        finetune_seq2seq(options)
+        (tmp_path / "a.tsv").write_text("source\ttarget\na b c d e f g h\ta b\n")
+        outcome = bertsmith(capsys, "evaluate", tmp_path / name, "--data", tmp_path / "a.tsv")
+        assert outcome.code == code, outcome.err
+        message = "1 sources and targets of 1 rows were cut" if name == "truncate" else "10 tokens, the limit is 8;"
+        assert message in outcome.err
+
+
+def test_steps_of_like_lengths_hold_less_padding(tmp_path: Path) -> None:
+    mixed = finetune_seq2seq(toy(tmp_path, steps=2, out=tmp_path / "mixed"))
+    alike = finetune_seq2seq(toy(tmp_path, steps=2, out=tmp_path / "alike", batch_size=32, batch_tokens=500))
+    assert alike["target_padding"] < 0.02 < 0.2 < mixed["target_padding"] < 0.5
+    assert alike["source_padding"] < 0.02 < mixed["source_padding"]
+    planned = finetune_seq2seq(toy(tmp_path, steps=9, out=tmp_path / "no", batch_size=32, batch_tokens=500, plan=True))
+    assert 9 * 500 / 8 < planned["sequences"] < 9 * 500 / 3  # a row has 3 to 8 tokens
+
+
+def test_the_best_weights_are_those_of_the_metric_that_is_asked_for(tmp_path: Path) -> None:
+    dev = reversals(tmp_path / "dev.tsv", 20, seed=1)
+    for metric in ("bleu", "chrf"):
+        report = finetune_seq2seq(toy(tmp_path, steps=6, eval_every=2, dev=dev, metric=metric, out=tmp_path / metric))
+        assert report["best_value"] == pytest.approx(report[f"dev_{metric}"])
+
+
+def test_a_new_model_learns_at_an_inverse_square_root_unless_another_course_is_given(tmp_path: Path) -> None:
+    assert toy(tmp_path).schedule == "inverse-sqrt"
+    assert toy(tmp_path, schedule="cosine").schedule == "cosine"
+    assert toy(tmp_path, model="some").schedule == "linear"
+    again = Seq2SeqOptions(**toy(tmp_path, schedule="linear").model_dump())
+    assert again.schedule == "linear"
+    report = finetune_seq2seq(toy(tmp_path, steps=None, minutes=0.05))
+    plan = yaml.safe_load((tmp_path / "model/train/config.yaml").read_text())["plan"]
+    assert plan["schedule"] == "inverse-sqrt"
+    assert 0 < plan["warmup_steps"] < plan["steps"] == report["steps"]
+
+
+def test_the_vocabulary_of_a_new_model_loses_no_hyphen(tmp_path: Path) -> None:
+    text = 'Ein „Boston-Terrier" (jung) läuft, 3/4-lang - nicht?'
+    file = tmp_path / "a.tsv"
+    file.write_text("source\ttarget\n" + f"It's a Boston-Terrier.\t{text}\n" * 3, encoding="utf-8")
+    finetune_seq2seq(toy(tmp_path, train=file, steps=1, max_length=128, max_target_length=128))
+    ours = load_writer(tmp_path / "model").tokenizer
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    ids = ours.encode(text).ids
+    assert ours.decode(ids) == text == theirs.decode(ids, skip_special_tokens=True)
+    assert theirs(text)["input_ids"] == ids
+
+
 BAD: dict[str, tuple[dict[str, str], list[str], str]] = {
     "unequal files": (
         {"a.txt": "x y\nz\n", "b.txt": "u\n"},
@@ -141,9 +199,30 @@ BAD: dict[str, tuple[dict[str, str], list[str], str]] = {
     ),
     "no target column": ({"a.tsv": "source\tlabel\nx\ty\n"}, ["--train", "a.tsv"], "no column"),
     "a long target": (
-        {"a.tsv": "source\ttarget\nx y\t" + "x y " * 30 + "\n" + "x y\tx y\n" * 4},
+        {"a.tsv": "source\ttarget\nx y\t" + " ".join("xy" * 30) + "\n" + "x y\tx y\n" * 4},
         ["--train", "a.tsv", "--max-target-length", "20"],
-        'a.tsv:2: field "target": 62 tokens, the limit is 20; shorten it, or give --long-docs truncate',
+        'a.tsv:2: field "target": 62 tokens, the limit is 20; shorten it, or train with --long-docs truncate',
+    ),
+    "a long source": (
+        {"a.tsv": "source\ttarget\n" + " ".join("xy" * 30) + "\tx y\n" + "x y\tx y\n" * 4},
+        ["--train", "a.tsv", "--max-length", "20"],
+        'a.tsv:2: field "source": 62 tokens, the limit is 20; shorten it, or train with --long-docs truncate',
+    ),
+    "an empty target": ({"a.tsv": "source\ttarget\nx\t\n"}, ["--train", "a.tsv"], 'a.tsv:2: field "target": is empty'),
+    "special tokens alone": (
+        {"a.tsv": "source\ttarget\nx\ty\nx\t[CLS] [SEP]\n"},
+        ["--train", "a.tsv"],
+        'a.tsv:3: field "target": holds special tokens and nothing else',
+    ),
+    "two sizes of a step": (
+        {"a.tsv": "source\ttarget\nx\ty\n"},
+        ["--train", "a.tsv", "--batch-tokens", "64", "--batch-size", "8"],
+        "--batch-size and --batch-tokens both say how large a step is; give one of them",
+    ),
+    "too few pieces": (
+        {"a.tsv": "source\ttarget\nx\ty\n"},
+        ["--train", "a.tsv", "--vocab-size", "260"],
+        'field "--vocab-size": input should be greater than or equal to 261, not 260',
     ),
     "no start": (
         {"a.tsv": "source\ttarget\nx\ty\n"},
@@ -161,7 +240,7 @@ def test_bad_rows_get_one_line_and_leave_nothing(
     monkeypatch.chdir(tmp_path)
     for file, text in files.items():
         (tmp_path / file).write_text(text, encoding="utf-8")
-    start = [] if "NO" in words else ["--from-scratch", "--vocab-size", 7]
+    start = [] if "NO" in words else ["--from-scratch"]
     words = [word for word in words if word != "NO"]
     outcome = bertsmith(capsys, "finetune", "seq2seq", *start, *words, "--out", "out", "--threads", 2)
     assert outcome.code == 2

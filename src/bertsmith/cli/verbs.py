@@ -41,7 +41,7 @@ VERBS: dict[str, Verb] = {
     ),
     "prepare": Verb("text to token shards", "config.prepare:PrepareOptions", "data.prepare:prepare", "figures"),
     "pretrain": Verb(
-        "masked-LM pretraining, with or without next sentence",
+        "masked-LM pretraining, with or without next sentence; or a decoder that learns each next token",
         "config.pretrain:PretrainOptions",
         "train.pretrain:pretrain",
         "figures",

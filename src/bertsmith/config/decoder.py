@@ -15,6 +15,11 @@ class DecoderConfig(EncoderConfig):
     source_size: int | None = Field(default=None, ge=1, le=MOST)
     """Width of those states; by default `hidden_size`."""
 
+    @property
+    def is_causal(self) -> bool:
+        """Always."""
+        return True
+
     @model_validator(mode="after")
     def _check_decoder(self) -> DecoderConfig:
         if self.source_size is not None and not self.cross_attention:

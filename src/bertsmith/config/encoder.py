@@ -185,6 +185,11 @@ class EncoderConfig(Options):
         return self.attention_head_size or self.hidden_size // self.num_attention_heads
 
     @property
+    def is_causal(self) -> bool:
+        """Whether a token sees only itself and what stands before it."""
+        return False
+
+    @property
     def value_size(self) -> int:
         """Width of a head's values."""
         return self.value_head_size or self.head_size

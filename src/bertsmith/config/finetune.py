@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bertsmith.config.training import TrainingOptions
+from bertsmith.config.training import ScheduleName, TrainingOptions
 
 LongDocs = Literal["error", "truncate"]
 """For texts that are embedded."""
 
 LongTexts = Literal["error", "truncate", "head-tail", "window"]
 """For texts that are classified."""
+
+FEWEST_PIECES = 261
+"""Of a vocabulary of bytes: all 256 of them, and the five special tokens."""
 
 Problem = Literal["auto", "single", "multi", "regression"]
 
@@ -171,11 +174,17 @@ class Seq2SeqOptions(TrainingOptions):
     train_target: Path | None = None
     """The file of the targets, if `--train` has sources alone."""
     dev: Path | None = None
-    """Rows to choose the best checkpoint by (BLEU of what is written); without it the last one is kept."""
+    """Rows to choose the best checkpoint by (`--metric` of what is written); without it the last one is kept."""
     dev_target: Path | None = None
     """The file of their targets."""
     columns: str | None = None
     """`source=de,target=en` maps a file's header; `source,target` names the columns of a file without one."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Make steps of pairs of like lengths instead of `--batch-size` pairs: as many as fit when each is as long as the
+    longest source or target of the step."""
+    schedule: ScheduleName = "linear"
+    """Course of the learning rate after the warm-up; with --from-scratch inverse-sqrt (Vaswani et al. 2017), unless
+    another one is given."""
     max_length: int = Field(default=128, ge=4)
     """Longest source, special tokens included."""
     max_target_length: int = Field(default=128, ge=4)
@@ -190,12 +199,21 @@ class Seq2SeqOptions(TrainingOptions):
     """Blocks of each half of a new model; by default 3."""
     hidden: int | None = Field(default=None, ge=1)
     """Width of a new model; by default 256. Heads have 64 dimensions, the feed-forward part is 4 times as wide."""
-    vocab_size: int | None = Field(default=None, ge=6)
-    """Pieces of a new vocabulary; by default 8,000."""
+    vocab_size: int | None = Field(default=None, ge=FEWEST_PIECES)
+    """Most pieces of a new vocabulary (byte-level BPE, which loses no character); by default 8,000."""
+    metric: Literal["bleu", "chrf"] = "bleu"
+    """What makes a checkpoint the best: BLEU or chrF of what is written from the dev rows."""
     dev_rows: int = Field(default=500, ge=1)
     """Most dev rows that an evaluation during the run writes; the last one takes all."""
     patience: int | None = Field(default=None, ge=1)
     """Stop after so many evaluations without a better one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_of_a_new_model(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("from_scratch") is True:
+            return {"schedule": "inverse-sqrt", **values}
+        return values
 
     @model_validator(mode="after")
     def _one_start(self) -> Seq2SeqOptions:
@@ -204,6 +222,8 @@ class Seq2SeqOptions(TrainingOptions):
         for name in ("layers", "hidden", "vocab_size"):
             if self.model is not None and getattr(self, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is for --from-scratch; --model has a shape of its own")
+        if self.batch_tokens and self.batch_size != type(self).model_fields["batch_size"].default:
+            raise ValueError("--batch-size and --batch-tokens both say how large a step is; give one of them")
         if self.dev is None and (self.patience or self.dev_target):
             raise ValueError("--patience and --dev-target are about dev rows; give --dev FILE")
         if self.fsdp:

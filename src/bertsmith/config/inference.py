@@ -31,10 +31,12 @@ class EngineOptions(ModelOptions):
 
 
 class EvaluateOptions(EngineOptions):
-    """Measure a model on labelled rows, or an encoder on the held-out documents of shards."""
+    """Measure a model on labelled rows, an encoder on the held-out documents of shards, or a decoder alone on these or
+    on a text."""
 
     data: Path
-    """Labelled rows in a format of the model's task, or a shards directory for an encoder."""
+    """Labelled rows in a format of the model's task; a shards directory for an encoder; for a decoder alone that, or
+    text."""
     columns: str | None = None
     """`text=review,label=stars` maps a file's header; `text,label` names the columns of a file without one."""
     batch_tokens: int = Field(default=4096, ge=1)
@@ -53,7 +55,7 @@ class EvaluateOptions(EngineOptions):
     overwrite: bool = False
     """Replace an existing `--out`."""
     max_length: int = Field(default=128, ge=4)
-    """Longest sequence made from shards (an encoder only)."""
+    """Longest sequence made from shards or, for a decoder alone, from text."""
     fail_under: str | None = None
     """Exit with 3 if a metric is worse than this: `accuracy=0.9`, or several, parted by commas."""
 
@@ -70,8 +72,8 @@ class PredictOptions(EngineOptions):
     choices: str | None = None
     """What to choose from for `--text`, parted by `|` (a model for multiple choice)."""
     data: Path | None = None
-    """A file of rows in a format of the model's task; for classifiers, taggers and embedders also .txt, one text
-    a line."""
+    """A file of rows in a format of the model's task; for classifiers, taggers, embedders and what writes also .txt,
+    one text a line."""
     columns: str | None = None
     """`text=review` maps a file's header; `text,-` names the columns of a file without one."""
     batch_tokens: int = Field(default=4096, ge=1)

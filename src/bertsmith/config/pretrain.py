@@ -10,9 +10,22 @@ from pydantic import Field, model_validator
 from bertsmith.config.training import TrainingOptions
 from bertsmith.presets import LAYOUTS, RECIPES, WITHOUT_PAIRS, LayoutName, RecipeName, SizeName
 
+OF_ENCODERS = {
+    "mask_rate": "no token is masked",
+    "mask_share": "no token is masked",
+    "random_share": "no token is masked",
+    "masking": "no token is masked",
+    "chinese_words": "no token is masked",
+    "static_masks": "no token is masked",
+    "attention_init": "a decoder does not see the token after",
+    "layout": "a decoder is a BERT with is_decoder",
+    "fsdp": "a decoder is whole in each process",
+}
+"""Options that make no sense with `--objective causal`, and why."""
+
 
 class PretrainOptions(TrainingOptions):
-    """Pretrain a BERT on token shards."""
+    """Pretrain a BERT on token shards; or, with `--objective causal`, a decoder that goes on with a text."""
 
     recipe: RecipeName | None = None
     """Settings that go together, where no flag says otherwise: classic (Devlin et al. 2018) or fast (the demo's)."""
@@ -24,8 +37,9 @@ class PretrainOptions(TrainingOptions):
     """Continue from this model (a directory, or hf:org/name[@revision]) instead of random weights."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Highest learning rate."""
-    objective: Literal["nsp", "sop", "none"] = "nsp"
-    """What is learnt beside masked tokens: nsp = does B follow A, sop = in which order are A and B, none = nothing."""
+    objective: Literal["nsp", "sop", "none", "causal"] = "nsp"
+    """What is learnt beside masked tokens: nsp = does B follow A, sop = in which order are A and B, none = nothing.
+    causal: in their place each next token, by a decoder that `bertsmith generate` writes with."""
     size: SizeName | None = None
     """Shape, after Turc et al. 2019: tiny 2x128, mini 4x256 (default), small 4x512, medium 8x512, base 12x768,
     large 24x1024."""
@@ -70,11 +84,17 @@ class PretrainOptions(TrainingOptions):
         recipe = values.get("recipe") if isinstance(values, dict) else None
         if not isinstance(recipe, str):
             return values
-        without_pairs = WITHOUT_PAIRS.get(recipe, {}) if values.get("objective") == "none" else {}
-        return {**RECIPES.get(recipe, {}), **without_pairs, **values}
+        without_pairs = WITHOUT_PAIRS.get(recipe, {}) if values.get("objective") in ("none", "causal") else {}
+        settings = {**RECIPES.get(recipe, {}), **without_pairs}
+        if values.get("objective") == "causal":
+            settings = {name: value for name, value in settings.items() if name not in OF_ENCODERS}
+        return settings | values
 
     @model_validator(mode="after")
     def _consistent(self) -> PretrainOptions:
+        for name, reason in OF_ENCODERS.items() if self.objective == "causal" else ():
+            if getattr(self, name) not in (type(self).model_fields[name].default, "bert"):
+                raise ValueError(f"--{name.replace('_', '-')} is not for --objective causal: {reason}; leave it out")
         if self.mask_share + self.random_share > 1:
             raise ValueError(f"--mask-share {self.mask_share} and --random-share {self.random_share} exceed 1 together")
         if self.model is not None:

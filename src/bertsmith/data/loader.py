@@ -62,11 +62,37 @@ class Step:
         return self.batches[: len(self.batches) - self.fillers]
 
 
+@dataclass(frozen=True)
+class Buckets:
+    """Steps of examples of like lengths, as many as fit into a budget of tokens."""
+
+    lengths: np.ndarray
+    """`[examples, sides]`: tokens of each side of an example (source and target); the last side counts first."""
+    most_tokens: int
+    """Of a step: its examples times its longest side. A longer example makes a step of its own."""
+
+    def cut(self, order: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """The steps of an epoch, in an order drawn from `rng`; `order` decides between examples of equal lengths.
+
+        Lengths 3 1 2 9 2 and 6 tokens -> `[1, 2, 4]`, `[0]`, `[3]`, in any order.
+        """
+        by_length = order[np.lexsort(self.lengths[order].T)]
+        longest = self.lengths.max(1)[by_length].tolist()
+        borders, widest, start = [], 0, 0
+        for i, length in enumerate(longest):
+            widest = max(widest, length)
+            if i > start and widest * (i + 1 - start) > self.most_tokens:
+                borders.append(i)
+                widest, start = length, i
+        steps = np.split(by_length, borders)
+        return [steps[i] for i in rng.permutation(len(steps))]
+
+
 class Loader:
     """Cuts each epoch's order into steps of `batch_size` examples, and a rank's part into `micro_batch` at a time.
 
     An epoch's last step takes what is left: no example is dropped. Parts differ by one example at most; a rank whose
-    part is empty, or has a micro-batch less than the others', gets fillers.
+    part is empty, or has a micro-batch less than the others', gets fillers. With `buckets`, they make the steps.
     """
 
     def __init__(
@@ -78,26 +104,43 @@ class Loader:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        buckets: Buckets | None = None,
     ) -> None:
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.micro_batch = micro_batch or batch_size
+        self.micro_batch, self.buckets = micro_batch, buckets
         self.rank, self.world_size = rank, world_size
 
     def steps_per_epoch(self, epoch: int = 0) -> int:
         """Number of steps in `epoch`."""
+        if self.buckets is not None:
+            return len(self.cuts(epoch))
         return -(-self.dataset.size(epoch) // self.batch_size)
+
+    @property
+    def examples_per_step(self) -> float:
+        """The batch size; with buckets the mean of the first epoch."""
+        return self.batch_size if self.buckets is None else self.dataset.size(0) / self.steps_per_epoch()
+
+    def cuts(self, epoch: int) -> list[np.ndarray]:
+        """The examples of each step of `epoch`."""
+        rng = generator(self.seed, epoch, ORDER)
+        order = rng.permutation(self.dataset.size(epoch))
+        if self.buckets is not None:
+            return self.buckets.cut(order, rng)
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
     def steps(self, position: Position) -> Iterator[Step]:
         """Endless steps from `position` on."""
-        epoch, start = position.epoch, position.example
+        epoch, seen = position.epoch, position.example
         while True:
-            order = generator(self.seed, epoch, ORDER).permutation(self.dataset.size(epoch))
-            while start < len(order):
-                indices = order[start : start + self.batch_size]
+            size, start = self.dataset.size(epoch), 0
+            for indices in self.cuts(epoch):
                 start += len(indices)
-                done = start >= len(order)
+                if start <= seen:
+                    continue
+                done = start == size
                 parts = self._parts(indices)
-                fillers = -(-len(indices) // (self.world_size * self.micro_batch)) - len(parts)
+                fillers = -(-len(indices) // (self.world_size * (self.micro_batch or len(indices)))) - len(parts)
                 yield Step(
                     batches=tuple(self.dataset.batch(epoch, part) for part in parts + fillers * [indices[:1]]),
                     after=Position(epoch + 1, 0) if done else Position(epoch, start),
@@ -105,9 +148,10 @@ class Loader:
                     ends_epoch=done,
                     fillers=fillers,
                 )
-            epoch, start = epoch + 1, 0
+            epoch, seen = epoch + 1, 0
 
     def _parts(self, indices: np.ndarray) -> list[np.ndarray]:
         """This rank's share of a step, one array for each micro-batch; none if there are fewer examples than ranks."""
         mine = np.array_split(indices, self.world_size)[self.rank]
-        return np.split(mine, range(self.micro_batch, len(mine), self.micro_batch)) if len(mine) else []
+        size = self.micro_batch or len(indices)
+        return np.split(mine, range(size, len(mine), size)) if len(mine) else []

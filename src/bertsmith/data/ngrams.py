@@ -15,17 +15,24 @@ MOST_TOKENS = 20_000_000
 
 
 class NGrams:
-    """Counts of a store's tokens and of neighbouring tokens of one document."""
+    """Counts of a store's tokens and of neighbouring tokens of one document.
 
-    def __init__(self, store: TokenStore, *, vocab_size: int, most_tokens: int = MOST_TOKENS) -> None:
+    `end`: the token that ends a document, where a model guesses that too; it is not in the store.
+    """
+
+    def __init__(
+        self, store: TokenStore, *, vocab_size: int, most_tokens: int = MOST_TOKENS, end: int | None = None
+    ) -> None:
         self.vocab_size = vocab_size
         self.unigrams = store.token_counts(vocab_size)
         """`[vocab_size]`: how often each token occurs."""
+        last = np.array([] if end is None else [end], np.int64)
+        self.unigrams[last] += store.documents
         keys = [np.zeros(0, np.int64)]
-        for start, end in zip(store.document_bounds[:-1].tolist(), store.document_bounds[1:].tolist(), strict=True):
+        for start, stop in zip(store.document_bounds[:-1].tolist(), store.document_bounds[1:].tolist(), strict=True):
             if start >= most_tokens:
                 break
-            ids = store.slice(start, end)
+            ids = np.concatenate([store.slice(start, stop), last])
             keys.append(ids[:-1] * vocab_size + ids[1:])
         self._keys, self._counts = np.unique(np.concatenate(keys), return_counts=True)
         before = self._keys // vocab_size

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from bertsmith.batch import Batch
-from bertsmith.data.loader import MASK, PLAN
+from bertsmith.data.causal import CausalData
+from bertsmith.data.loader import MASK, PLAN, Dataset
 from bertsmith.data.masking import Masking, MaskingUnit, replacement_ids
 from bertsmith.data.sequences import generator, plan_blocks, plan_ordered, plan_pairs
 from bertsmith.data.shards import TokenStore
@@ -151,11 +152,13 @@ def make_dataset(
     )
 
 
-def heldout_dataset(
-    store: TokenStore, tokenizer: TextTokenizer, *, objective: str, max_length: int
-) -> PretrainingData | None:
+def heldout_dataset(store: TokenStore, tokenizer: TextTokenizer, *, objective: str, max_length: int) -> Dataset | None:
     """The held-out sequences, whose masks are drawn once (seed 0); None, with a warning, if there are none."""
-    data = make_dataset(store, tokenizer, objective=objective, max_length=max_length, seed=0)
+    data: PretrainingData | CausalData
+    if objective == "causal":
+        data = CausalData(store, tokenizer.cls_id, tokenizer.sep_id, max_length, seed=0)
+    else:
+        data = make_dataset(store, tokenizer, objective=objective, max_length=max_length, seed=0)
     try:
         if store.documents and data.size(0):
             return data

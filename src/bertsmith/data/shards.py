@@ -248,6 +248,13 @@ class TokenStore:
         return counts
 
 
+def store_of(documents: Sequence[Sequence[Sequence[int]]], folder: Path, *, vocab_size: int) -> TokenStore:
+    """The store of documents, each a list of sentences' ids, in a file in `folder`; those without ids are left out."""
+    writer = ShardWriter(folder, "heldout", vocab_size=vocab_size, shard_tokens=1 << 30)
+    writer.add(Rows.of([document for document in documents if document]))
+    return TokenStore(writer.close_file())
+
+
 def open_shards(directory: Path, split: str) -> tuple[TokenStore, dict[str, Any]]:
     """The documents of `split` and the manifest, after checking every file's SHA-256.
 

@@ -152,6 +152,7 @@ class Labels:
         product = f"{span(values)} → {config.hidden_size} · {self.hidden()} · {count}"
         local = sum(attention.window is not None for attention in self.attentions)
         seen = f" · ±{config.local_attention // 2} tokens in {number_of(local, 'block')}" if local else ""
+        seen += " · causal" if config.is_causal else ""
         return (
             Label(f"Scores: Q Kᵀ / √{config.head_size}", (f"{square}{seen}",), "attention"),
             Label("Softmax over the keys", (square,), "attention"),
@@ -228,14 +229,15 @@ class Labels:
         if head is None:
             return []
         stack, width = [], config.hidden_size
+        guesses = "Next token" if config.is_causal else "Masked LM"
         if head.dense is not None:
             width = config.embedding_width
             name = activation_name(config.masked_lm_activation or config.hidden_act)
             steps = f"{config.hidden_size} → {width} · {name} · norm"
             count = counted(parameters(head.dense, head.norm))
-            stack.append(Label("Masked LM transform", (steps, shape(self.selected, width), count), "head"))
+            stack.append(Label(f"{guesses} transform", (steps, shape(self.selected, width), count), "head"))
         decoder = f"{width} → {vocabulary}"
         decoder += " · tied to token embedding" if head.decoder is None else ""
         count = counted(vocabulary * ((0 if head.decoder is None else width) + config.decoder_bias))
-        stack.append(Label("Masked LM decoder", (decoder, shape(self.selected, vocabulary), count), "head"))
+        stack.append(Label(f"{guesses} decoder", (decoder, shape(self.selected, vocabulary), count), "head"))
         return [stack]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bertsmith.batch import Batch
 from bertsmith.config.decoder import DecoderConfig
@@ -68,6 +69,8 @@ class Decoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.blocks = nn.ModuleList(DecoderBlock(config, layer) for layer in range(config.num_hidden_layers))
         self.final_norm = make_norm(config) if config.has_final_norm else nn.Identity()
+        self.gradient_checkpointing = False
+        """As in an encoder."""
         initialize(self, std=config.initializer_range)
 
     def read(self, states: Tensor, batch: Batch) -> list[Memory]:
@@ -104,7 +107,11 @@ class Decoder(nn.Module):
         for layer, block in enumerate(self.blocks):
             attention = causal_attention if attentions is None else attentions[layer]
             memory = memories[layer] if config.cross_attention else None
-            states = block(states, batch, attention, rectangle, memory, turned)
+            given = (states, batch, attention, rectangle, memory, turned)
+            if self.gradient_checkpointing and self.training:
+                states = checkpoint(block, *given, use_reentrant=False)
+            else:
+                states = block(*given)
         normed: Tensor = self.final_norm(states)
         return normed
 

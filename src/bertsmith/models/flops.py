@@ -25,10 +25,13 @@ def block_flops(
 
     Where the heads together are as wide as H, as in BERT, T is the number of tokens and S² the sum of the squared
     lengths: 6 T H² and 2 T H² for the projections, 2 S² H each for QKᵀ and PV, 2 T H I each for the two sides of the
-    feed-forward part. A window leaves fewer pairs than S², a gate doubles the first of those sides.
+    feed-forward part. A window leaves fewer pairs than S², a decoder half of them, a gate doubles the first of those
+    sides.
     """
     tokens, window = sum(lengths), config.window(layer)
     squares = sum(seen_pairs(length, window) for length in lengths)
+    if config.is_causal:
+        squares = (squares + tokens) // 2
     heads = len(config.kept_heads(layer))
     inner = config.intermediate_size * (2 if config.feedforward_kind == "gated" else 1)
     keys, values = heads * config.head_size, heads * config.value_size

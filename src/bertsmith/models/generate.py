@@ -10,12 +10,15 @@ search as in Wu et al. 2016, section 7; nucleus sampling: Holtzman et al. 2020; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from bertsmith.batch import Batch
 from bertsmith.models.seq2seq import CausalLM, Writing
 from bertsmith.nn.cross_attention import Memory
 
@@ -155,6 +158,26 @@ def _beams(writing: Writing, logits: Tensor, prompts: list[list[int]], search: S
         logits = writing.step(torch.tensor(chosen, device=device))
         scores = torch.tensor(values, device=device)
     return [max(found, key=lambda item: item[0])[1] if found else [] for found in ended]
+
+
+def mean_probabilities(
+    model: CausalLM,
+    prompts: Sequence[Sequence[int]],
+    memories: Sequence[Memory],
+    written: Sequence[Sequence[int]],
+    search: Search,
+) -> list[float]:
+    """The geometric mean of the probabilities of what `generate` has `written`, the end token included, if it came."""
+    most, end = search.max_new_tokens, [search.end]
+    news = [[*ids, *end] if len(ids) < most else list(ids) for ids in written]
+    wholes = [np.array([*prompt, *new]) for prompt, new in zip(prompts, news, strict=True)]
+    batch = Batch.from_sequences([whole[:-1] for whole in wholes]).to(model.device)
+    chances = model(batch, memories).float().log_softmax(-1)
+    means = []
+    for part, new in zip(batch.split(chances), news, strict=True):
+        chosen = part[len(part) - len(new) :].gather(1, torch.tensor(new, device=part.device)[:, None])
+        means.append(math.exp(float(chosen.mean())))
+    return means
 
 
 def constrained(scores: Tensor, texts: Sequence[Sequence[int]], count: int, search: Search) -> Tensor:

@@ -33,6 +33,18 @@ class CausalLM(nn.Module):
         self.masked_lm = MaskedLMHead(config)
         initialize(self.masked_lm, std=config.initializer_range)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.embeddings.tokens.weight.device
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained values as a file has them: without the rows that pad the vocabulary."""
+        tables = 1 if self.masked_lm.decoder is None else 2
+        padding = (self.config.padded_vocab_size - self.config.vocab_size) * self.config.embedding_width
+        return sum(parameter.numel() for parameter in self.parameters()) - tables * padding
+
     def next_logits(self, states: Tensor) -> Tensor:
         """`[tokens, hidden_size]` -> `[tokens, padded_vocab_size]`, of the token after each."""
         logits: Tensor = self.masked_lm(states, self.decoder.embeddings.tokens.weight)

@@ -78,6 +78,35 @@ class PretrainTask:
         return {"name": self.name, "objective": self.objective}
 
 
+class Guesses:
+    """What a model guessed, and what it should have: for the baselines, and to see whether it collapsed."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.predictions = np.zeros(vocab_size, np.int64)
+        """`[vocab_size]`: how often each token was guessed."""
+        self.truth: list[np.ndarray] = []
+        self.before: list[np.ndarray] = []
+
+    def add(self, guessed: Tensor, truth: np.ndarray, before: np.ndarray) -> None:
+        """`[items]` each: the guesses, the right tokens, and those that stand before them."""
+        self.predictions += np.bincount(guessed.cpu().numpy(), minlength=len(self.predictions))
+        self.truth.append(truth)
+        self.before.append(before)
+
+    def baselines(self, ngrams: NGrams) -> dict[str, float]:
+        """`unigram_loss` and `bigram_loss` on the same items."""
+        truth, before = np.concatenate(self.truth), np.concatenate(self.before)
+        return {
+            "unigram_loss": float(-np.log(ngrams.unigram_probabilities(truth)).mean()),
+            "bigram_loss": float(-np.log(ngrams.bigram_probabilities(before, truth)).mean()),
+        }
+
+    @property
+    def top_share(self) -> float:
+        """How often the commonest guess was made, of all."""
+        return float(self.predictions.max() / self.predictions.sum())
+
+
 @torch.inference_mode()
 def evaluate_pretraining(
     model: Bert,
@@ -98,31 +127,27 @@ def evaluate_pretraining(
     model.eval()
     size = min(data.size(0), most or data.size(0))
     sums: dict[str, float] = {}
-    predictions = np.zeros(model.config.vocab_size, np.int64)
-    labels, before = [], []
+    guesses = Guesses(model.config.vocab_size)
     for start in range(0, size, batch_size):
         batch = data.batch(0, np.arange(start, min(start + batch_size, size)))
         truth, positions = batch.labels["mlm_labels"].numpy(), batch.labels["mlm_positions"].numpy()
         whole = batch.input_ids.numpy().copy()
         whole[positions] = truth
-        labels.append(truth)
-        before.append(whole[positions - 1])  # never selected: the first token, [CLS]
+        before = whole[positions - 1]  # never selected: the first token, [CLS]
         batch = batch.to(model.device)
         logits, follows = task.logits(model, batch)
-        predictions += np.bincount(logits.argmax(-1).cpu().numpy(), minlength=len(predictions))
+        guesses.add(logits.argmax(-1), truth, before)
         terms = task.terms(batch, logits, follows)
         for name, count in task.counts(batch).items():
             term = terms[name]
             for key, value in ((name, count), (f"{name}_loss", term.total), (f"{name}_right", term.correct)):
                 sums[key] = sums.get(key, 0.0) + float(value)
     model.train(was_training)
-    truth, previous = np.concatenate(labels), np.concatenate(before)
     result = {
         "heldout_mlm_loss": sums["mlm_loss"] / sums["mlm"],
-        "unigram_loss": float(-np.log(ngrams.unigram_probabilities(truth)).mean()),
-        "bigram_loss": float(-np.log(ngrams.bigram_probabilities(previous, truth)).mean()),
+        **guesses.baselines(ngrams),
         "mlm_accuracy": sums["mlm_right"] / sums["mlm"],
-        "top_prediction_share": float(predictions.max() / predictions.sum()),
+        "top_prediction_share": guesses.top_share,
     }
     if task.pairs:
         name = task.objective

@@ -54,19 +54,24 @@ class Seq2SeqTask:
 
     def prepare(self, rows: Sequence[ParallelExample], tokenizer: TextTokenizer) -> list[Encoded]:
         """One input a row. Raises `InputError`s for longer ones, unless they are cut (then counted in the log), and for
-        targets of which the tokenizer makes nothing.
+        texts of which the tokenizer makes nothing, or that are nothing but special tokens.
         """
         errors, found, cut = ErrorCollector(), [], 0
+        special = set(tokenizer.special_tokens.values())
         sources, targets = (tokenizer.encode_ids([getattr(row, side) for row in rows]) for side in ("source", "target"))
         for number, (row, source, target) in enumerate(zip(rows, sources, targets, strict=True)):
             place: dict[str, Any] = {"file": row.file, "line": row.line}
             for side, ids, limit in (("source", source, self.max_length), ("target", target, self.max_target_length)):
                 cut += len(ids) + 2 > limit
                 if len(ids) + 2 > limit and self.long_docs == "error":
-                    message = f"{len(ids) + 2} tokens, the limit is {limit}; shorten it, or give --long-docs truncate"
+                    message = (
+                        f"{len(ids) + 2} tokens, the limit is {limit}; shorten it, or train with --long-docs truncate"
+                    )
                     errors.add(InputError(message, **place, field=side))
                 if not ids:
                     errors.add(InputError("the tokenizer makes nothing of it", **place, field=side))
+                elif special.issuperset(getattr(row, side).split()):
+                    errors.add(InputError("holds special tokens and nothing else", **place, field=side))
             whole = np.array([tokenizer.cls_id, *source[: self.max_length - 2], tokenizer.sep_id])
             label = np.array([tokenizer.cls_id, *target[: self.max_target_length - 2], tokenizer.sep_id])
             found.append(Encoded((whole,), (np.zeros_like(whole),), number, label))

@@ -66,13 +66,18 @@ def bert_tokenizer(
     tokenizer.add_tokens(list(tokens.values()))
     if entries := set(never_split) - {token.content for token in tokens.values() if token.special}:
         tokenizer.normalizer, tokenizer.pre_tokenizer = keep_whole(sorted(entries), vocabulary, normalizer)
-    tokenizer.post_processor = processors.TemplateProcessing(
+    tokenizer.post_processor = between(cls, sep, tokenizer)
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    return tokenizer
+
+
+def between(cls: str, sep: str, tokenizer: Tokenizer) -> processors.TemplateProcessing:
+    """`[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, of types 0 and 1, by the ids of `tokenizer`."""
+    return processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (cls, sep)],
     )
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    return tokenizer
 
 
 def tokenizer_config(tokenizer: Tokenizer, *, never_split: Iterable[str] = ()) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""`bertsmith pretrain`: from token shards to an encoder."""
+"""`bertsmith pretrain`: from token shards to an encoder, or to a decoder.
+
+Not here: what the objectives differ in (`train.objectives`).
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,22 @@ import logging
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from bertsmith.bundle import write_bundle
 from bertsmith.card import Card
 from bertsmith.config.pretrain import PretrainOptions
 from bertsmith.data.loader import Loader
-from bertsmith.data.ngrams import NGrams
-from bertsmith.data.pretraining import PretrainingData, heldout_dataset, make_dataset
+from bertsmith.data.pretraining import heldout_dataset
 from bertsmith.data.shards import check_tokenizer, open_shards
 from bertsmith.errors import InputError
 from bertsmith.files import read_json, to_json, write_file
 from bertsmith.runtime import set_threads
-from bertsmith.tasks.pretrain import COLLAPSE_SHARE, PretrainTask, evaluate_pretraining
+from bertsmith.tasks.pretrain import COLLAPSE_SHARE
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.train.directory import open_training_directory
 from bertsmith.train.distributed import Ranks, join_ranks
 from bertsmith.train.loop import train
+from bertsmith.train.objectives import Causal, Masked, Objective
 from bertsmith.train.replica import whole_model
 from bertsmith.train.setup import preview, provenance, set_up, speed_report
-from bertsmith.train.start import starting_model
 
 log = logging.getLogger("bertsmith")
 
@@ -34,7 +33,7 @@ EVALUATED_DURING = 512
 
 
 def pretrain(options: PretrainOptions) -> dict[str, Any]:
-    """Train a BERT on shards; returns the report that also stands in `train/report.json`.
+    """Train a BERT, or a decoder, on shards; returns the report that also stands in `train/report.json`.
 
     Raises `InputError` before anything is written, `RunError` for a loss that is not finite, `Interrupted` on a signal.
     """
@@ -55,29 +54,14 @@ def pretrain_as(ranks: Ranks, options: PretrainOptions) -> dict[str, Any]:
     heldout_store, _ = open_shards(options.data, "heldout")
     tokenizer = load_tokenizer(options.tokenizer or options.data / "tokenizer")
     check_tokenizer(tokenizer, manifest, data=options.data, field="--tokenizer")
-    task = PretrainTask(options.objective)
-    data = make_dataset(
-        store,
-        tokenizer,
-        objective=options.objective,
-        max_length=options.max_length,
-        seed=options.seed,
-        mask_rate=options.mask_rate,
-        mask_share=options.mask_share,
-        random_share=options.random_share,
-        unit=options.masking,
-        chinese_words=options.chinese_words,
-        static_masks=options.static_masks,
-    )
-    model = starting_model(options, tokenizer, heads=task.heads).to(ranks.device)
+    objective: Objective = Causal(options, tokenizer) if options.objective == "causal" else Masked(options, tokenizer)
+    data = objective.data(store)
+    model = objective.model().to(ranks.device)
     if options.max_length > (positions := model.config.max_position_embeddings):
         raise InputError(
             f"{options.max_length} is more than the model's {positions} positions; lower it, or raise --positions",
             field="--max-length",
         )
-    segments = model.config.type_vocab_size - model.config.token_type_offset
-    if data.pairs and model.config.type_vocab_size and segments == 1:
-        raise InputError("the model has one segment and cannot read pairs; use none", field="--objective")
     loader = Loader(
         data,
         batch_size=options.batch_size,
@@ -90,7 +74,7 @@ def pretrain_as(ranks: Ranks, options: PretrainOptions) -> dict[str, Any]:
     run = set_up(
         options,
         model,
-        task,
+        objective.task,
         loader,
         directory,
         default_epochs=3,
@@ -102,42 +86,34 @@ def pretrain_as(ranks: Ranks, options: PretrainOptions) -> dict[str, Any]:
         return preview(run, options)
     heldout = heldout_dataset(heldout_store, tokenizer, objective=options.objective, max_length=options.max_length)
     if heldout is not None:
-        counted = cache(lambda: NGrams(store, vocab_size=tokenizer.vocab_size))  # when rank 0 first evaluates
-        run.evaluate = lambda whole: evaluate_pretraining(whole, task, heldout, ngrams=counted(), most=EVALUATED_DURING)
+        counted = cache(lambda: objective.ngrams(store))  # when rank 0 first evaluates
+        run.evaluate = lambda whole: objective.evaluate(whole, heldout, counted(), EVALUATED_DURING)
     train(run)
     model = whole_model(model)
     if not ranks.is_first:
         return dict(ranks.broadcast(None))
-    final = evaluate_pretraining(model, task, heldout, ngrams=counted()) if heldout is not None else {}
+    final = objective.evaluate(model, heldout, counted()) if heldout is not None else {}
     if final.get("top_prediction_share", 0.0) > COLLAPSE_SHARE:
         log.warning(
             "%.0f %% of all held-out predictions are one and the same token: the model has not learnt to use "
             "context yet; train longer, or change --learning-rate",
             100 * final["top_prediction_share"],
         )
-    report = {**final, **speed_report(run, options), "negatives_share": negatives_share(data)}
+    report = {**final, **speed_report(run, options), **objective.of_data(data)}
     write_file(report_file, to_json(report))
-    write_bundle(
+    objective.write(
         directory.work,
         model.cpu(),
-        tokenizer,
-        task=task.manifest(),
         provenance=provenance(report, model=options.model, data=str(options.data)),
         card=Card(
             title=options.out.name,
             origin=(
                 "Pretrained from nothing" if options.model is None else f"Pretrained further from `{options.model}`"
             )
-            + " by `bertsmith pretrain`: masked LM"
-            + {"nsp": " and next sentence.", "sop": " and sentence order.", "none": "."}[task.objective],
+            + f" by `bertsmith pretrain`: {objective.title}.",
             data=f"{manifest['splits']['train']['tokens']:,} tokens of own text, from `{options.data.name}`.",
             figures=report,
         ),
     )
     directory.finish()
     return dict(ranks.broadcast(report))
-
-
-def negatives_share(data: PretrainingData) -> float | None:
-    """Share of pairs of epoch 0 whose B is another document's; None without pairs."""
-    return float(np.mean(data.plan(0)[:, 4])) if data.pairs else None

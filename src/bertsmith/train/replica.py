@@ -19,6 +19,7 @@ from bertsmith.batch import Batch
 from bertsmith.models.bert import Bert
 from bertsmith.models.network import Network, SomeNetwork
 from bertsmith.models.surgery import num_labels
+from bertsmith.nn.block import Block
 from bertsmith.tasks.base import Coupled, LossTerm, Trainable, mean_losses
 from bertsmith.train.distributed import Ranks
 
@@ -65,7 +66,7 @@ def make_replica(model: Network, task: Trainable, ranks: Ranks, *, fsdp: bool) -
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
-    for block in model.encoder.blocks:
+    for block in [part for part in model.modules() if isinstance(part, Block)]:
         fully_shard(block, mesh=mesh)
     fully_shard(alone, mesh=mesh)
     return alone
@@ -104,7 +105,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def whole_model(model: SomeNetwork) -> SomeNetwork:
     """`model` itself, or, if it is sharded, a copy with whole parameters. Every rank must call it."""
-    if not is_sharded(model) or not isinstance(model, Bert):  # an encoder-decoder is never sharded
+    if not is_sharded(model) or not isinstance(model, Bert):  # what writes is never sharded
         return model
     state = {name: whole(tensor) for name, tensor in model.state_dict().items()}
     with torch.device("meta"):

@@ -6,11 +6,11 @@ Not here: the loss (`tasks.seq2seq`), the loop (`train.loop`), writing (`models.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -19,8 +19,7 @@ from bertsmith.card import Card
 from bertsmith.config.decoder import DecoderConfig
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.config.finetune import Seq2SeqOptions
-from bertsmith.config.tokenizer import TokenizerOptions
-from bertsmith.data.loader import Loader
+from bertsmith.data.loader import Buckets, Loader
 from bertsmith.data.parallel import ParallelExample, read_parallel
 from bertsmith.errors import InputError, import_extra
 from bertsmith.files import read_json, to_json, write_file
@@ -30,14 +29,14 @@ from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.presets import size_fields
 from bertsmith.runtime import set_threads
 from bertsmith.tasks.seq2seq import Seq2SeqTask
-from bertsmith.tokenizer.directory import load_tokenizer
+from bertsmith.tokenizer.lossless import train_lossless
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
-from bertsmith.tokenizer.train import train_tokenizer
 from bertsmith.train.directory import open_training_directory
 from bertsmith.train.distributed import join_ranks
 from bertsmith.train.finetune import EncodedData, keep_best
 from bertsmith.train.loop import train
 from bertsmith.train.setup import preview, provenance, set_up, speed_report
+from bertsmith.train.start import copy_to_decoder
 from bertsmith.writer import Writer, write_all, write_writer
 
 log = logging.getLogger("bertsmith")
@@ -47,12 +46,15 @@ SCRATCH_RATE, WARM_RATE = 1e-3, 1e-4
 
 DEFAULT_EPOCHS = 10.0
 
+USUAL_PIECES = 8000
+"""Most pieces of a new vocabulary, unless told otherwise."""
+
 
 def finetune_seq2seq(options: Seq2SeqOptions) -> dict[str, Any]:
     """Train an encoder-decoder; returns the report that also stands in `train/report.json`.
 
-    Raises `InputError` before anything is written. With `dev` the evaluation after each epoch decides, by BLEU, which
-    weights are kept.
+    Raises `InputError` before anything is written. With `dev` the evaluation after each epoch decides, by `metric`,
+    which weights are kept.
     """
     with join_ranks(options.device) as ranks:
         if ranks.world_size > 1:
@@ -71,12 +73,14 @@ def finetune_seq2seq(options: Seq2SeqOptions) -> dict[str, Any]:
         model, tokenizer = starting_point(options, rows)
         task = Seq2SeqTask(options.max_length, options.max_target_length, options.long_docs, options.label_smoothing)
         inputs = task.prepare(rows, tokenizer)
+        lengths = np.array([(encoded.tokens, len(encoded.label) - 1) for encoded in inputs])
         sources = [encoded.sequences[0].tolist() for encoded in task.prepare(dev, tokenizer)]
         loader = Loader(
             EncodedData(task, inputs),
             batch_size=options.batch_size,
             micro_batch=options.micro_batch,
             seed=options.seed,
+            buckets=None if options.batch_tokens is None else Buckets(lengths, options.batch_tokens),
         )
         run = set_up(
             options,
@@ -99,9 +103,10 @@ def finetune_seq2seq(options: Seq2SeqOptions) -> dict[str, Any]:
 
         if dev:
             run.evaluate = lambda _: numbers(measured(options.dev_rows))
-            run.after_evaluation = keep_best(run, "bleu", patience=options.patience)
+            run.after_evaluation = keep_best(run, options.metric, patience=options.patience)
         train(run)
-        report = speed_report(run, options) | {"rows": len(rows), "learning_rate": run.plan.learning_rate}
+        report = speed_report(run, options) | padding_shares(loader.cuts(0), lengths)
+        report |= {"rows": len(rows), "learning_rate": run.plan.learning_rate}
         if dev:
             model.load_state_dict(load_file(directory.train / "best.safetensors"))
             report |= {f"dev_{name}": value for name, value in measured(len(dev)).items()}
@@ -135,7 +140,9 @@ def starting_point(options: Seq2SeqOptions, rows: Sequence[ParallelExample]) -> 
     dropout = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
     longest = max(options.max_length, options.max_target_length)
     if options.model is None:
-        tokenizer = shared_tokenizer(rows, vocab_size=options.vocab_size or 8000, longest=longest)
+        texts = (text for row in rows for text in row.content)
+        tokenizer = train_lossless(texts, vocab_size=options.vocab_size or USUAL_PIECES, model_max_length=longest)
+        log.info("a vocabulary of %d pieces", tokenizer.vocab_size)
         fields = size_fields(options.layers or 3, options.hidden or 256) | dropout
         fields |= {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": longest}
         fields |= {"pad_token_id": tokenizer.pad_id}
@@ -153,26 +160,17 @@ def starting_point(options: Seq2SeqOptions, rows: Sequence[ParallelExample]) -> 
     return model, bundle.tokenizer
 
 
-@torch.no_grad()
 def copy_halves(start: Bert, model: Seq2Seq) -> list[str]:
     """Give both halves the encoder's weights, and the head those of a masked-LM head; returns what starts fresh."""
-    encoder = start.encoder.state_dict()
-    model.encoder.load_state_dict(encoder)
-    missing = model.writer.decoder.load_state_dict(encoder, strict=False).missing_keys
-    fresh = sorted({"attention to the source" if ".cross" in name else name for name in missing})
-    if start.masked_lm is None:
-        return [*fresh, "masked_lm"]
-    model.writer.masked_lm.load_state_dict(start.masked_lm.state_dict())
-    return fresh
+    model.encoder.load_state_dict(start.encoder.state_dict())
+    return copy_to_decoder(start, model.writer)
 
 
-def shared_tokenizer(rows: Sequence[ParallelExample], *, vocab_size: int, longest: int) -> TextTokenizer:
-    """One vocabulary of both sides."""
-    with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / "both.txt"
-        text.write_text("".join(f"{row.source}\n{row.target}\n" for row in rows), encoding="utf-8")
-        out = Path(folder) / "tokenizer"
-        train_tokenizer(
-            TokenizerOptions(files=(text,), out=out, vocab_size=vocab_size, max_length=longest, lowercase=False)
-        )
-        return load_tokenizer(out)
+def padding_shares(steps: Sequence[np.ndarray], lengths: np.ndarray) -> dict[str, float]:
+    """Shares of places of sources and of targets that attention computes for padding; nothing else is padded.
+
+    `steps`: the rows of each step; `lengths`: `[rows, 2]`.
+    """
+    padded = sum(len(rows) * lengths[rows].max(0) for rows in steps)
+    shares = 1 - lengths.sum(0) / padded
+    return {"source_padding": float(shares[0]), "target_padding": float(shares[1])}

@@ -11,6 +11,8 @@ import torch
 from bertsmith.config.training import Precision, TrainingOptions
 from bertsmith.data.loader import Loader, Position
 from bertsmith.errors import InputError, import_extra
+from bertsmith.models.decoder import Decoder
+from bertsmith.models.encoder import Encoder
 from bertsmith.models.network import Network
 from bertsmith.runtime import fastest_precision, keep_memory, machine, measure_peak, set_threads, versions
 from bertsmith.tasks.base import Trainable
@@ -62,7 +64,9 @@ def set_up(
         )
     if options.tensorboard:
         import_extra("tensorboard", extra="track", field="--tensorboard")  # fails here, before anything is written
-    model.encoder.gradient_checkpointing = options.gradient_checkpointing
+    for part in model.modules():
+        if isinstance(part, Encoder | Decoder):
+            part.gradient_checkpointing = options.gradient_checkpointing
     ranks.barrier()  # from here on rank 0 writes: every rank has looked at the directory as it was
     replica = make_replica(model, task, ranks, fsdp=options.fsdp)
     plan = directory.saved_plan() if options.resume or options.resume_from else None
@@ -151,10 +155,10 @@ def make_plan(options: TrainingOptions, run: Run, *, default_epochs: float, eval
         precision=precision,
     )
     log.info(
-        "plan: %d steps of %d sequences = %.2f epochs; learning rate %g, %d steps of warm-up, then %s; "
+        "plan: %d steps of %.0f sequences = %.2f epochs; learning rate %g, %d steps of warm-up, then %s; "
         "%d threads, %s, matrix peak %.0f GFLOP/s%s",
         steps,
-        options.batch_size,
+        run.loader.examples_per_step,
         steps / per_epoch,
         plan.learning_rate,
         plan.warmup_steps,
@@ -183,7 +187,7 @@ def preview(run: Run, options: TrainingOptions) -> dict[str, Any]:
         "parameters": run.model.num_parameters,
         "steps": plan.steps,
         "epochs": plan.steps / run.loader.steps_per_epoch(),
-        "sequences": plan.steps * options.batch_size,
+        "sequences": round(plan.steps * run.loader.examples_per_step),
         "tokens": round(plan.steps * tokens),
         "flops": plan.steps * flops,
         "milliseconds_per_step": 1000 * seconds,

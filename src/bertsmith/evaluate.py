@@ -85,7 +85,7 @@ def evaluate_writer(path: Path, options: EvaluateOptions) -> dict[str, Any]:
     rows = read_parallel(options.data, options.target, columns=options.columns)
     limits = dict.fromkeys(("max_length", "max_target_length"), writer.limit)
     task = Seq2SeqTask(**limits | {name: writer.task[name] for name in limits if name in writer.task})
-    inputs = task.prepare(rows, writer.tokenizer)
+    inputs = task.prepare(rows, writer.tokenizer, writer.targets)
     most = task.max_target_length - 1
     sources = [encoded.sequences[0].tolist() for encoded in inputs]
     written = write_all(writer, sources, most_tokens=most, beams=options.beams)

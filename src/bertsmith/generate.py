@@ -48,7 +48,7 @@ def _texts(options: GenerateOptions) -> tuple[list[str], list[dict[str, Any]]]:
 def _search(options: GenerateOptions, writer: Writer) -> Search:
     first = None
     if options.forced_first is not None:
-        first = writer.tokenizer.token_id(options.forced_first)
+        first = writer.target_tokenizer.token_id(options.forced_first)
         if first is None:
             raise InputError(f"{options.forced_first!r} is no token of the vocabulary", field="--forced-first")
     most = writer.decoder.config.max_position_embeddings - 1

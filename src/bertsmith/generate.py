@@ -51,6 +51,8 @@ def _search(options: GenerateOptions, writer: Writer) -> Search:
         first = writer.target_tokenizer.token_id(options.forced_first)
         if first is None:
             raise InputError(f"{options.forced_first!r} is no token of the vocabulary", field="--forced-first")
+        if first >= writer.decoder.config.vocab_size:
+            raise InputError(f"{options.forced_first!r} has no row in the decoder's table", field="--forced-first")
     most = writer.decoder.config.max_position_embeddings - 1
     usual = min(USUAL, most if isinstance(writer.model, Seq2Seq) else writer.limit // 2)
     if options.max_new_tokens is not None and options.max_new_tokens > most:

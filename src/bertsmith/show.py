@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.anatomy import Part, Work, anatomy, symbols, total
+from bertsmith.anatomy_seq2seq import seq2seq_anatomy, seq2seq_symbols
 from bertsmith.bundle import load_model, resolve
 from bertsmith.config.show import ShowOptions
 from bertsmith.diagram.draw import diagram
 from bertsmith.errors import InputError
 from bertsmith.files import check_output, write_file
+from bertsmith.models.bert import Bert
+from bertsmith.models.seq2seq import Seq2Seq
+from bertsmith.writer import is_writer, load_writer
 
 USUAL_LENGTH = 128
 """Tokens of a sequence where the user names no number."""
@@ -22,21 +26,29 @@ USUAL_LENGTH = 128
 def show(options: ShowOptions) -> dict[str, Any]:
     """`{"model", "batch_size", "length", "selected", "symbols", "parts", "total"}`; with `--svg`, draws the model too.
 
-    Raises `InputError` for a length above the model's positions, and for a drawing that exists already.
+    Of an encoder-decoder `length` is that of sources and targets. Raises `InputError` for a length above the model's
+    positions, for a drawing that exists already, and for one of an encoder-decoder.
     """
     if options.svg is not None:
         _check_drawing(options.svg, overwrite=options.overwrite)
     path = resolve(options.model)
-    model = load_model(path)
-    positions = model.config.max_position_embeddings
+    model = load_writer(path).model if is_writer(path) else load_model(path)
+    halves = [model.encoder.config, model.writer.config] if isinstance(model, Seq2Seq) else [model.config]
+    positions = min(config.max_position_embeddings for config in halves)
     length = min(USUAL_LENGTH, positions) if options.length is None else options.length
     if length > positions:
         raise InputError(
             f"the model has {positions} positions, not {length}; give {positions} or less", field="--length"
         )
     work = Work(options.batch_size, length, options.selected)
-    parts = anatomy(model, work)
+    if isinstance(model, Bert):
+        parts, letters = anatomy(model, work), symbols(model, work)
+    else:
+        assert isinstance(model, Seq2Seq)
+        parts, letters = seq2seq_anatomy(model, work), seq2seq_symbols(model, work)
     if options.svg is not None:
+        if not isinstance(model, Bert):
+            raise InputError("draws encoders; leave it out for an encoder-decoder", field="--svg")
         options.svg.parent.mkdir(parents=True, exist_ok=True)
         name = options.model if options.model.startswith("hf:") else path.resolve().name
         write_file(options.svg, diagram(model, work, name=name))
@@ -45,7 +57,7 @@ def show(options: ShowOptions) -> dict[str, Any]:
         "batch_size": work.batch_size,
         "length": work.length,
         "selected": work.selected,
-        "symbols": symbols(model, work),
+        "symbols": letters,
         "parts": [{"part": part.part, "layers": part.layers, **_figures(part)} for part in parts],
         "total": _figures(total(parts)),
     }

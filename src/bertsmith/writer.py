@@ -173,13 +173,14 @@ def load_writer(path: Path) -> Writer:
 def check_vocabularies(
     model: CausalLM | Seq2Seq, tokenizer: TextTokenizer, targets: TextTokenizer | None, *, file: Path
 ) -> None:
-    """Every id of a tokenizer must have a row in the table of its half. Raises `InputError`."""
+    """Every id that a text can have must have a row in the table of its half. Raises `InputError`."""
     rows = [("decoder", model.writer.config if isinstance(model, Seq2Seq) else model.config, targets or tokenizer)]
     if isinstance(model, Seq2Seq):
         rows.append(("encoder", model.encoder.config, tokenizer))
     for half, config, own in rows:
-        if own.vocab_size > config.vocab_size:
-            raise InputError(f"the tokenizer has {own.vocab_size} pieces, the {half} {config.vocab_size}", file=file)
+        pieces = 1 + max(number for number in own.ids if number != own.mask_id)
+        if pieces > config.vocab_size:
+            raise InputError(f"the tokenizer has {pieces} pieces, the {half} {config.vocab_size}", file=file)
 
 
 def canonical_writer(state: dict[str, Tensor], config: DecoderConfig) -> dict[str, Tensor]:

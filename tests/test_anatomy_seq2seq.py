@@ -1,4 +1,4 @@
-"""The table of `bertsmith show` of an encoder-decoder, against the file, the run's own FLOPs, and what autograd keeps."""
+"""The table of `bertsmith show` of an encoder-decoder, against the file, a run's FLOPs, and what autograd keeps."""
 
 from __future__ import annotations
 

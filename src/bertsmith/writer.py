@@ -174,13 +174,14 @@ def check_vocabularies(
     model: CausalLM | Seq2Seq, tokenizer: TextTokenizer, targets: TextTokenizer | None, *, file: Path
 ) -> None:
     """Every id that a text can have must have a row in the table of its half. Raises `InputError`."""
-    rows = [("decoder", model.writer.config if isinstance(model, Seq2Seq) else model.config, targets or tokenizer)]
+    writer = model.writer if isinstance(model, Seq2Seq) else model
+    rows = [("decoder", writer.config.vocab_size, targets or tokenizer)]
     if isinstance(model, Seq2Seq):
-        rows.append(("encoder", model.encoder.config, tokenizer))
-    for half, config, own in rows:
+        rows.append(("encoder", model.encoder.config.vocab_size, tokenizer))
+    for half, count, own in rows:
         pieces = 1 + max(number for number in own.ids if number != own.mask_id)
-        if pieces > config.vocab_size:
-            raise InputError(f"the tokenizer has {pieces} pieces, the {half} {config.vocab_size}", file=file)
+        if pieces > count:
+            raise InputError(f"the tokenizer has {pieces} pieces, the {half} {count}", file=file)
 
 
 def canonical_writer(state: dict[str, Tensor], config: DecoderConfig) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bertsmith.config.decoder import DecoderConfig, Shared
+from bertsmith.config.decoder import DecoderConfig
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.config.families import differences, read_fields, to_hf
 from bertsmith.interop.keymap import Concat, Drop, Rename, Rule, expand, of_vocabulary
@@ -124,8 +124,9 @@ def seq2seq_configs(values: dict[str, Any]) -> tuple[EncoderConfig, DecoderConfi
     if is_ours:
         return EncoderConfig(**_known(reading, EncoderConfig)), DecoderConfig(**_known(writing, DecoderConfig))
     encoder = EncoderConfig(**read_fields(reading, family="bert"))
-    shared = "halves" if values.get("tie_encoder_decoder") else writing.get("shared", "nothing")
-    decoder = decoder_config(writing, shared=shared)
+    decoder = decoder_config(writing)
+    if values.get("tie_encoder_decoder"):
+        decoder = decoder.model_copy(update={"shared": "halves"})
     if not decoder.cross_attention:
         raise ValueError("add_cross_attention of the decoder is off: it was never joined to its encoder")
     return encoder, decoder
@@ -135,10 +136,10 @@ def _known(values: dict[str, Any], kind: type[EncoderConfig]) -> dict[str, Any]:
     return {name: values[name] for name in kind.model_fields if values.get(name) is not None}
 
 
-def decoder_config(values: dict[str, Any], *, shared: Shared = "nothing") -> DecoderConfig:
-    """The decoder of a `BertLMHeadModel`'s `config.json`."""
-    fields = read_fields(values, family="bert")
-    return DecoderConfig(**fields, cross_attention=bool(values.get("add_cross_attention")), shared=shared)
+def decoder_config(values: dict[str, Any]) -> DecoderConfig:
+    """The decoder of a `BertLMHeadModel`'s `config.json`; `shared` is our addition to it."""
+    fields = read_fields(values, family="bert") | {"shared": values.get("shared", "nothing")}
+    return DecoderConfig(**fields, cross_attention=bool(values.get("add_cross_attention")))
 
 
 def with_pooler(state: dict[str, Tensor], width: int) -> dict[str, Tensor]:

@@ -131,8 +131,12 @@ def convert_state_dict(
     that contradict each other.
     """
     state = _complete(layout, state)
+    saved = len(state[SINES]) if SINES in state else None
     fields = shape_of(
-        state, layout=layout, num_attention_heads=num_attention_heads, max_position_embeddings=max_position_embeddings
+        state,
+        layout=layout,
+        num_attention_heads=num_attention_heads,
+        max_position_embeddings=max_position_embeddings or saved,
     )
     if embedding_scale is not None:
         fields |= {"embedding_scale": embedding_scale}

@@ -56,8 +56,8 @@ class Seq2Seq(nn.Module):
         self.encoder = Encoder(encoder)
         self.writer = CausalLM(decoder)
         share(self.encoder, self.writer.decoder)
-        self.register_state_dict_post_hook(_without_twins)
-        self.register_load_state_dict_pre_hook(_with_twins)
+        self.register_state_dict_post_hook(_without_twins)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_twins)  # type: ignore[no-untyped-call]
         width = decoder.source_size or decoder.hidden_size
         self.project = Linear(encoder.hidden_size, width) if encoder.hidden_size != width else None
         """Between states and a decoder of another width (`enc_to_dec_proj` of transformers)."""

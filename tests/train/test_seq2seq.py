@@ -238,8 +238,9 @@ def test_an_encoder_of_another_layout_becomes_both_halves(shards_dir: Path, tmp_
     assert (config.hidden_act, config.position_kind, config.embedding_scale) == ("relu", "sinusoidal", True)
 
 
-def test_a_pruned_encoder_is_refused(encoder_dir: Path, tmp_path: Path) -> None:
-    convert(ConvertOptions(src=str(encoder_dir), out=tmp_path / "pruned", heads=None, prune_heads="0:0"))
+def test_a_pruned_encoder_is_refused(shards_dir: Path, tmp_path: Path) -> None:
+    pretrain(tiny_pretraining(shards_dir, tmp_path / "encoder", hidden=128, steps=1))
+    convert(ConvertOptions(src=str(tmp_path / "encoder"), out=tmp_path / "pruned", prune_heads="0:0"))
     with pytest.raises(InputError, match=r"--model.*pruned_heads are an encoder's; a decoder has neither"):
         finetune_seq2seq(toy(tmp_path, model=str(tmp_path / "pruned")))
 

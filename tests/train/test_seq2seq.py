@@ -20,11 +20,13 @@ from bertsmith.bundle import load_bundle
 from bertsmith.config.convert import ConvertOptions
 from bertsmith.config.finetune import Seq2SeqOptions
 from bertsmith.convert import convert
+from bertsmith.data.parallel import read_parallel
 from bertsmith.errors import InputError
 from bertsmith.files import read_manifest
 from bertsmith.models.seq2seq import Seq2Seq, twins
+from bertsmith.train.optim import make_optimizers
 from bertsmith.train.pretrain import pretrain
-from bertsmith.train.seq2seq import finetune_seq2seq
+from bertsmith.train.seq2seq import finetune_seq2seq, starting_point
 from bertsmith.writer import load_writer
 from tests.cli.run import assert_refused, bertsmith
 from tests.conftest import tiny_pretraining
@@ -198,6 +200,8 @@ def test_what_two_berts_share_loads_in_transformers(name: str, tmp_path: Path) -
         expected = theirs.eval()(source, decoder_input_ids=target).logits.flatten(0, 1)
         found = writer.model(Batch.from_dense(source), Batch.from_dense(target))[:, : expected.shape[1]]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    tied = json.loads((tmp_path / "model/config.json").read_text()).get("tie_encoder_decoder")
+    assert tied == (True if name == "bert, shared" else None)  # what transformers 4 asks for
     state = load_file(tmp_path / "model/model.safetensors")
     tables = [state[f"{half}.embeddings.word_embeddings.weight"] for half in ("encoder", "decoder.bert")]
     assert torch.equal(*tables) == (name != "bert, no ties")
@@ -213,6 +217,34 @@ def test_shared_halves_that_were_trained_apart_are_refused(tmp_path: Path) -> No
     save_file(state | {name: state[name] + 1}, out / "model.safetensors")
     with pytest.raises(InputError, match=rf"encoder\.encoder\.layer\.0.* and {name} differ"):
         load_writer(out)
+
+
+@pytest.mark.parametrize("changes", [{"share_halves": True}, {"layout": "original", "tie_embeddings": "all"}], ids=str)
+def test_tables_of_two_vocabularies_are_not_one(
+    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetune_seq2seq(toy(tmp_path, steps=1, **changes))
+    out = tmp_path / "model"
+    (out / "bertsmith.json").unlink()
+    config = json.loads((out / "config.json").read_text())
+    config["decoder"]["vocab_size"] += 1
+    (out / "config.json").write_text(json.dumps(config))
+    outcome = bertsmith(capsys, "generate", out, "--text", "a")
+    assert_refused(outcome, r"config\.json: .*vocab_size is 13 in the encoder and 14 in the decoder; a decoder whose")
+    config["decoder"]["shared"] = "everything"
+    config["tie_encoder_decoder"] = False
+    (out / "config.json").write_text(json.dumps(config))
+    assert_refused(bertsmith(capsys, "generate", out, "--text", "a"), r'config\.json: field "shared": input should be')
+
+
+def test_the_output_matrix_is_a_table_for_muon(tmp_path: Path) -> None:
+    options = toy(tmp_path, layout="original")
+    model, _ = starting_point(options, read_parallel(options.train))
+    muon = make_optimizers(model, name="muon", learning_rate=1e-3, weight_decay=0.0)[1]
+    of_muon = {id(parameter) for group in muon.param_groups for parameter in group["params"]}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in of_muon}
+    assert "writer.decoder.blocks.0.cross.query.weight" in names
+    assert not [name for name in names if ".embeddings." in name or ".masked_lm." in name]
 
 
 def test_one_encoder_is_both_halves(encoder_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -166,9 +166,8 @@ def new_fields(options: Seq2SeqOptions) -> dict[str, Any]:
     fields = LAYOUTS[layout] | WRITING.get(layout, {}) | size_fields(options.layers or 3, hidden, layout=layout)
     if options.tie_embeddings is not None:
         fields["tie_word_embeddings"] = options.tie_embeddings != "none"
-    if fields.get(
-        "embedding_scale"
-    ):  # token vectors as large as the sines, and matrices about Glorot's (tensor2tensor)
+    if fields.get("embedding_scale"):
+        # Token vectors become as large as the sines, and matrices start about as Glorot's (tensor2tensor).
         fields["initializer_range"] = hidden**-0.5
     return fields
 

@@ -20,6 +20,7 @@ from bertsmith.presets import LAYOUTS, WRITING
 from bertsmith.tasks.base import Encoded
 from bertsmith.tasks.seq2seq import Seq2SeqTask, targets_of
 from tests.cli.run import assert_refused, bertsmith
+from tests.picture import Picture
 from tests.test_anatomy import SHAPE
 from tests.train.test_seq2seq import finetune_seq2seq, toy
 
@@ -112,4 +113,5 @@ def test_show_reads_a_trained_directory(tmp_path: Path, capsys: pytest.CaptureFi
     assert "decoder: query of the source" in bertsmith(capsys, "show", tmp_path / "model").out
     assert_refused(bertsmith(capsys, "show", tmp_path / "model", "--length", 17), "the model has 16 positions")
     svg = tmp_path / "model.svg"
-    assert_refused(bertsmith(capsys, "show", tmp_path / "model", "--svg", svg), 'field "--svg": draws encoders', svg)
+    assert bertsmith(capsys, "show", tmp_path / "model", "--svg", svg).code == 0
+    assert "Sinusoidal positions" in Picture(svg.read_text(encoding="utf-8")).titles

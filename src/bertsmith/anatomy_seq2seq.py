@@ -22,7 +22,7 @@ OF_THE_HEAD = ("masked LM transform", "masked LM decoder")
 
 def seq2seq_anatomy(model: Seq2Seq, work: Work) -> list[Part]:
     """The parts of `model`, in the order in which data passes them."""
-    reader, writer = _halves(model)
+    reader, writer = halves(model)
     found = [replace(part, part=f"encoder: {part.part}") for part in anatomy(reader, work)]
     found += _bridge(model, work)
     for part in anatomy(writer, replace(work, selected=1.0)):
@@ -35,12 +35,12 @@ def seq2seq_anatomy(model: Seq2Seq, work: Work) -> list[Part]:
 
 def seq2seq_symbols(model: Seq2Seq, work: Work) -> dict[str, int]:
     """What the letters of the complexities stand for; those of a decoder of another shape have a stroke."""
-    reader, writer = _halves(model)
+    reader, writer = halves(model)
     found, own = symbols(reader, work), symbols(writer, work)
     return found | {f"{letter}′": value for letter, value in own.items() if found.get(letter) != value}
 
 
-def _halves(model: Seq2Seq) -> tuple[Bert, Bert]:
+def halves(model: Seq2Seq) -> tuple[Bert, Bert]:
     """Each half as an encoder, without memory: of a model only its shape is read."""
     with torch.device("meta"):
         return Bert(model.encoder.config), Bert(model.writer.config, heads=("masked_lm",))

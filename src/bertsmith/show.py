@@ -5,6 +5,7 @@ Not here: how the table looks on stdout (`cli.show`).
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from bertsmith.anatomy_seq2seq import seq2seq_anatomy, seq2seq_symbols
 from bertsmith.bundle import load_model, resolve
 from bertsmith.config.show import ShowOptions
 from bertsmith.diagram.draw import diagram
+from bertsmith.diagram.seq2seq import seq2seq_diagram
 from bertsmith.errors import InputError
 from bertsmith.files import check_output, write_file
 from bertsmith.models.bert import Bert
@@ -27,7 +29,7 @@ def show(options: ShowOptions) -> dict[str, Any]:
     """`{"model", "batch_size", "length", "selected", "symbols", "parts", "total"}`; with `--svg`, draws the model too.
 
     Of an encoder-decoder `length` is that of sources and targets. Raises `InputError` for a length above the model's
-    positions, for a drawing that exists already, and for one of an encoder-decoder.
+    positions, and for a drawing that exists already.
     """
     if options.svg is not None:
         _check_drawing(options.svg, overwrite=options.overwrite)
@@ -42,16 +44,15 @@ def show(options: ShowOptions) -> dict[str, Any]:
         )
     work = Work(options.batch_size, length, options.selected)
     if isinstance(model, Bert):
-        parts, letters = anatomy(model, work), symbols(model, work)
+        parts, letters, draw = anatomy(model, work), symbols(model, work), partial(diagram, model, work)
     else:
         assert isinstance(model, Seq2Seq)
         parts, letters = seq2seq_anatomy(model, work), seq2seq_symbols(model, work)
+        draw = partial(seq2seq_diagram, model, work)
     if options.svg is not None:
-        if not isinstance(model, Bert):
-            raise InputError("draws encoders; leave it out for an encoder-decoder", field="--svg")
         options.svg.parent.mkdir(parents=True, exist_ok=True)
         name = options.model if options.model.startswith("hf:") else path.resolve().name
-        write_file(options.svg, diagram(model, work, name=name))
+        write_file(options.svg, draw(name=name))
     return {
         "model": options.model,
         "batch_size": work.batch_size,

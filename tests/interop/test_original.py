@@ -20,6 +20,7 @@ from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.writer import load_writer
 from tests.cli.run import Outcome, assert_refused, bertsmith
 from tests.interop.test_seeds import linear
+from tests.train.test_seq2seq import finetune_seq2seq, toy
 
 SOURCES, TARGETS, D, INNER, LAYERS, HEADS, LONGEST = 50, 60, 24, 40, 2, 3, 20
 PAD, START, END = 1, 2, 3
@@ -48,8 +49,11 @@ def his_state() -> dict[str, Tensor]:
     return {name: 0.3 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
-def his_forward(s: dict[str, Tensor], source: Tensor, target: Tensor) -> Tensor:
-    """`[batch, target, TARGETS]`, as his `Transformer(source, target)`."""
+def his_forward(
+    s: dict[str, Tensor], source: Tensor, target: Tensor, *, heads: int = HEADS, padding: int = PAD
+) -> Tensor:
+    """`[batch, target, vocabulary]`, as his `Transformer(source, target)`."""
+    width = s["encoder.emb.tok_emb.weight"].shape[1]
 
     def apply(name: str, x: Tensor) -> Tensor:
         return x @ s[f"{name}.weight"].T + s[f"{name}.bias"]
@@ -61,28 +65,28 @@ def his_forward(s: dict[str, Tensor], source: Tensor, target: Tensor) -> Tensor:
     def attend(name: str, asking: Tensor, answering: Tensor, seen: Tensor) -> Tensor:
         q = apply(f"{name}.w_q", asking)
         k, v = (apply(f"{name}.{part}", answering) for part in ("w_k", "w_v"))
-        q, k, v = (t.view(*t.shape[:2], HEADS, D // HEADS).transpose(1, 2) for t in (q, k, v))
-        scores = (q @ k.transpose(2, 3)) / math.sqrt(D // HEADS)
+        q, k, v = (t.view(*t.shape[:2], heads, width // heads).transpose(1, 2) for t in (q, k, v))
+        scores = (q @ k.transpose(2, 3)) / math.sqrt(width // heads)
         mixed = scores.masked_fill(~seen, -10000).softmax(-1) @ v
         return apply(f"{name}.w_concat", mixed.transpose(1, 2).reshape(asking.shape))
 
     def embed(half: str, ids: Tensor) -> Tensor:
-        places = torch.arange(ids.shape[1])[:, None] / 10000 ** (torch.arange(0, D, 2) / D)
-        encoding = torch.zeros(ids.shape[1], D)
+        places = torch.arange(ids.shape[1])[:, None] / 10000 ** (torch.arange(0, width, 2) / width)
+        encoding = torch.zeros(ids.shape[1], width)
         encoding[:, 0::2], encoding[:, 1::2] = places.sin(), places.cos()
         return s[f"{half}.emb.tok_emb.weight"][ids] + encoding
 
     def feed(name: str, x: Tensor) -> Tensor:
         return apply(f"{name}.linear2", apply(f"{name}.linear1", x).clamp(min=0))
 
-    reading = (source != PAD)[:, None, None]
+    reading = (source != padding)[:, None, None]
     x = embed("encoder", source)
     for i in range(LAYERS):
         b = f"encoder.layers.{i}"
         x = norm(f"{b}.norm1", attend(f"{b}.attention", x, x, reading) + x)
         x = norm(f"{b}.norm2", feed(f"{b}.ffn", x) + x)
     before = torch.tril(torch.ones(target.shape[1], target.shape[1], dtype=torch.bool))
-    writing = (target != PAD)[:, None, :, None] & before
+    writing = (target != padding)[:, None, :, None] & before
     y = embed("decoder", target)
     for i in range(LAYERS):
         b = f"decoder.layers.{i}"
@@ -174,6 +178,24 @@ def test_the_way_back_is_bitwise(source: Path, tmp_path: Path, capsys: pytest.Ca
     back, state = torch.load(tmp_path / "back.pt", weights_only=True), his_state()
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("tie", ["none", "output", "all"])
+def test_what_we_train_computes_the_same_in_his_code(
+    tie: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = toy(tmp_path, layout="original", tie_embeddings=tie, hidden=24, steps=3)
+    finetune_seq2seq(options)
+    out = options.out
+    back = tmp_path / "back.safetensors"
+    assert bertsmith(capsys, "convert", out, "--to", "original", "--out", back).code == 0
+    source, target = torch.tensor([[2, 5, 7, 9, 3], [2, 6, 3, 0, 0]]), torch.tensor([[2, 8, 9], [2, 10, 0]])
+    writer = load_writer(out)
+    with torch.no_grad():
+        batches = [Batch.from_dense(ids, (ids != 0).long()) for ids in (source, target)]
+        found = writer.model(*batches)[:, : writer.decoder.config.vocab_size]
+    wanted = his_forward(load_file(back), source, target, heads=1, padding=0)[target != 0]
+    assert ((found - wanted).abs() / wanted.abs().clamp(min=1)).max() < 1e-5
 
 
 def test_scaled_and_shared_tables_go_back_as_what_his_code_computes() -> None:

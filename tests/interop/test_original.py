@@ -17,10 +17,11 @@ from bertsmith.errors import InputError
 from bertsmith.files import read_manifest
 from bertsmith.interop.original import convert_transformer, restore_transformer
 from bertsmith.models.seq2seq import Seq2Seq
+from bertsmith.train.seq2seq import finetune_seq2seq
 from bertsmith.writer import load_writer
 from tests.cli.run import Outcome, assert_refused, bertsmith
 from tests.interop.test_seeds import linear
-from tests.train.test_seq2seq import finetune_seq2seq, toy
+from tests.train.test_seq2seq import toy
 
 SOURCES, TARGETS, D, INNER, LAYERS, HEADS, LONGEST = 50, 60, 24, 40, 2, 3, 20
 PAD, START, END = 1, 2, 3

@@ -162,10 +162,6 @@ class Seq2SeqOptions(TrainingOptions):
     """Share of each target that is spread over all tokens (Szegedy et al. 2016)."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on hidden states and attention probabilities."""
-    layers: int | None = Field(default=None, ge=1)
-    """Blocks of each half of a new model; by default 3."""
-    hidden: int | None = Field(default=None, ge=1)
-    """Width of a new model; by default 256. Heads have 64 dimensions, the feed-forward part is 4 times as wide."""
     layout: Literal["bert", "original"] | None = None
     """Architecture of a new model: bert (default), or original: Vaswani et al. 2017, with sines, ReLU and scaled
     embeddings."""
@@ -174,6 +170,10 @@ class Seq2SeqOptions(TrainingOptions):
     with bert), all three (Vaswani et al. 2017, section 3.4), or none (default with original)."""
     share_halves: bool = False
     """Encoder and decoder are one, but for the attention to the source (BERTSHARE of Rothe et al. 2020)."""
+    layers: int | None = Field(default=None, ge=1)
+    """Blocks of each half of a new model; by default 3."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Width of a new model; by default 256. Heads have 64 dimensions, the feed-forward part is 4 times as wide."""
     vocab_size: int | None = Field(default=None, ge=6)
     """Pieces of a new vocabulary; by default 8,000."""
     dev_rows: int = Field(default=500, ge=1)
@@ -188,12 +188,12 @@ class Seq2SeqOptions(TrainingOptions):
         for name in ("layers", "hidden", "layout", "tie_embeddings", "vocab_size"):
             if self.model is not None and getattr(self, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is for --from-scratch; --model has a shape of its own")
-        if self.share_halves and self.tie_embeddings in ("none", "output"):
-            raise ValueError("--share-halves makes both tables one; give --tie-embeddings all, or leave it out")
         if self.dev is None and (self.patience or self.dev_target):
             raise ValueError("--patience and --dev-target are about dev rows; give --dev FILE")
         if self.fsdp:
             raise ValueError("--fsdp is not there for encoder-decoders; leave it out")
+        if self.share_halves and self.tie_embeddings in ("none", "output"):
+            raise ValueError("--share-halves makes both tables one; give --tie-embeddings all, or leave it out")
         return self
 
 

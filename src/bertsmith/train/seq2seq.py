@@ -131,6 +131,18 @@ def numbers(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if not isinstance(value, str)}
 
 
+def new_fields(options: Seq2SeqOptions) -> dict[str, Any]:
+    """Size and layout of both halves of a new model."""
+    layout, hidden = options.layout or "bert", options.hidden or 256
+    fields = LAYOUTS[layout] | WRITING.get(layout, {}) | size_fields(options.layers or 3, hidden, layout=layout)
+    if options.tie_embeddings is not None:
+        fields["tie_word_embeddings"] = options.tie_embeddings != "none"
+    if fields.get("embedding_scale"):
+        # Token vectors become as large as the sines, and matrices start about as Glorot's (tensor2tensor).
+        fields["initializer_range"] = hidden**-0.5
+    return fields
+
+
 def starting_point(options: Seq2SeqOptions, rows: Sequence[ParallelExample]) -> tuple[Seq2Seq, TextTokenizer]:
     """The model of step 0 and its tokenizer."""
     dropout = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
@@ -158,18 +170,6 @@ def starting_point(options: Seq2SeqOptions, rows: Sequence[ParallelExample]) -> 
     fresh = copy_halves(bundle.model, model)
     log.info("starting fresh: %s", ", ".join(fresh))
     return model, bundle.tokenizer
-
-
-def new_fields(options: Seq2SeqOptions) -> dict[str, Any]:
-    """Size and layout of both halves of a new model."""
-    layout, hidden = options.layout or "bert", options.hidden or 256
-    fields = LAYOUTS[layout] | WRITING.get(layout, {}) | size_fields(options.layers or 3, hidden, layout=layout)
-    if options.tie_embeddings is not None:
-        fields["tie_word_embeddings"] = options.tie_embeddings != "none"
-    if fields.get("embedding_scale"):
-        # Token vectors become as large as the sines, and matrices start about as Glorot's (tensor2tensor).
-        fields["initializer_range"] = hidden**-0.5
-    return fields
 
 
 @torch.no_grad()

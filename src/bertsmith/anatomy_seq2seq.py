@@ -16,8 +16,8 @@ from bertsmith.models.bert import Bert
 from bertsmith.models.flops import linear_flops
 from bertsmith.models.seq2seq import Seq2Seq
 
-OF_THE_HEAD = ("masked LM transform", "masked LM decoder")
-"""Parts that no half shares with the other."""
+OF_THE_HEAD = (" transform", " decoder")
+"""What the names of parts end with that no half shares with the other."""
 
 
 def seq2seq_anatomy(model: Seq2Seq, work: Work) -> list[Part]:
@@ -48,7 +48,8 @@ def halves(model: Seq2Seq) -> tuple[Bert, Bert]:
 
 def _is_shared(model: Seq2Seq, part: str) -> bool:
     shared = model.writer.config.shared
-    return part not in OF_THE_HEAD if shared == "halves" else shared == "tokens" and part == "token embedding"
+    of_head = part.endswith(OF_THE_HEAD)
+    return not of_head if shared == "halves" else shared == "tokens" and part == "token embedding"
 
 
 def _bridge(model: Seq2Seq, work: Work) -> Iterator[Part]:

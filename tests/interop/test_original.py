@@ -168,8 +168,6 @@ def test_it_writes_what_his_model_writes(source: Path, tmp_path: Path, capsys: p
         chances = his_forward(his_state(), ids, target[:, :-1]).log_softmax(-1)[0]
     loss = -chances[torch.arange(4), target[0, 1:]].mean()
     assert json.loads(outcome.out)["token_loss"] == pytest.approx(float(loss), rel=1e-5)
-    outcome = bertsmith(capsys, "predict", tmp_path / "model", "--text", "a b")
-    assert "an encoder-decoder; `bertsmith generate` writes with it" in outcome.err
 
 
 def test_the_way_back_is_bitwise(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,11 +16,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from bertsmith.anatomy import Work, parameters
 from bertsmith.anatomy_seq2seq import halves
+from bertsmith.config.encoder import EncoderConfig
 from bertsmith.diagram.draw import FORK, GAP, LANE, Cross, Drawing
 from bertsmith.diagram.labels import Labels, counted, number_of, shape
 from bertsmith.diagram.svg import Label
+from bertsmith.models.bert import Bert
 from bertsmith.models.seq2seq import Seq2Seq
 
 SHARED = {
@@ -55,7 +59,7 @@ def seq2seq_diagram(model: Seq2Seq, work: Work, *, name: str) -> str:
     """An SVG file of `model`; `work` gives the batch, and the length of sources and targets."""
     reader, writer = halves(model)
     left = Drawing(reader, Labels(reader, work))
-    cross = Cross(_projections(model, work), Labels(writer, work).attention(), _block_counts(model))
+    cross = Cross(_projections(model, work), _attention(model, work), _block_counts(model))
     right = Drawing(writer, DecoderLabels(model, work), cross=cross)
     for drawing in (left, right):
         drawing.embeddings()
@@ -94,6 +98,13 @@ def _projections(model: Seq2Seq, work: Work) -> list[Label]:
         details = (f"{width} → {heads} × {size}", shape(batch, work.length, heads, size), count)
         found.append(Label(title, details, "attention"))
     return found
+
+
+def _attention(model: Seq2Seq, work: Work) -> Sequence[Label]:
+    """From scores to the output projection, as in an encoder: every token sees all of the source."""
+    fields = {name: getattr(model.writer.config, name) for name in EncoderConfig.model_fields}
+    with torch.device("meta"):
+        return Labels(Bert(EncoderConfig(**fields)), work).attention()
 
 
 def _block_counts(model: Seq2Seq) -> list[int]:

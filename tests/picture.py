@@ -60,7 +60,8 @@ class Picture:
             for group in self.root.iter(f"{SVG}g")
         ]
         self.boxes = [rectangle for rectangle, _ in self.groups]
-        (self.frame,) = (Rectangle.of(e) for e in self.root.iter(f"{SVG}rect") if e.get("class") == "frame")
+        self.frames = [Rectangle.of(e) for e in self.root.iter(f"{SVG}rect") if e.get("class") == "frame"]
+        self.frame = self.frames[0]
         self.sums = [
             Rectangle(x - r, y - r, x + r, y + r)
             for e in self.root.iter(f"{SVG}circle")

@@ -123,7 +123,7 @@ def symbols(model: Bert, work: Work) -> dict[str, int]:
         "L": config.num_hidden_layers,
         "V": config.vocab_size,
     }
-    if "d" in _heads_width(model):
+    if "d" in heads_width(model):
         found["d"] = max(config.head_size, config.value_size)
     for head in (model.classifier, model.token_classifier):
         if head is not None:
@@ -151,7 +151,7 @@ def _leading(terms: list[str]) -> tuple[str, ...]:
     )
 
 
-def _heads_width(model: Bert) -> str:
+def heads_width(model: Bert) -> str:
     """The symbol of a block's heads together: D in a BERT, else H d."""
     config = model.config
     width = config.head_size * config.num_attention_heads
@@ -171,7 +171,7 @@ def _embeddings(model: Bert, work: Work) -> Iterator[Part]:
     if embeddings.segments is not None:
         yield table("segment embedding", parameters(embeddings.segments))
     has_norm = config.embedding_norm
-    kept = work.tokens * (2 * width + _kept_by_norm(model, width) if has_norm else width)
+    kept = work.tokens * (2 * width + kept_by_norm(model, width) if has_norm else width)
     name = "embedding sum and norm" if has_norm else "embedding sum"
     yield Part(name, 1, parameters(embeddings.norm), 0, kept, ("BSD",), ("BSD",))
     if embeddings.project is not None:
@@ -185,15 +185,15 @@ def _blocks(model: Bert, work: Work) -> Iterator[Part]:
     flops, kept = Counter[str](), Counter[str]()
     for layer in range(layers):
         flops.update(block_flops(config, layer, lengths=(work.length,) * work.batch_size))
-        kept.update(_kept_by_attention(model, work, layer))
+        kept.update(kept_by_attention(model, work, layer))
     # The two inputs of the norms and what the first one makes, whichever side of the sub-layers they stand on;
     # and the output of the block, if anything keeps that.
-    norms = tokens * layers * (3 * width + 2 * _kept_by_norm(model)) + tokens * width * (layers - 1)
+    norms = tokens * layers * (3 * width + 2 * kept_by_norm(model)) + tokens * width * (layers - 1)
     norms += tokens * width if config.has_final_norm or _read_by_linear(model) else 0
-    norms -= 0 if config.first_norm else tokens * (width + _kept_by_norm(model))
+    norms -= 0 if config.first_norm else tokens * (width + kept_by_norm(model))
     beside = KEPT_BY_ACTIVATION.get(config.hidden_act, 1)
     wide = tokens * layers * inner
-    heads = _heads_width(model)
+    heads = heads_width(model)
     is_fused = config.value_size == config.head_size
     is_gated = config.feedforward_kind == "gated"
     if bases := {config.rotary_base(layer) for layer in range(layers)} - {None}:
@@ -225,7 +225,7 @@ def _blocks(model: Bert, work: Work) -> Iterator[Part]:
     yield row("norms and residuals", "attention_norm feedforward_norm", "LBSD", values=norms, kept_of="LBSD")
 
 
-def _kept_by_attention(model: Bert, work: Work, layer: int) -> dict[str, int]:
+def kept_by_attention(model: Bert, work: Work, layer: int) -> dict[str, int]:
     """Values that one block keeps between its projections, under the names of `block_flops`."""
     config, tokens = model.config, work.tokens
     heads = len(config.kept_heads(layer))
@@ -246,7 +246,7 @@ def _kept_by_attention(model: Bert, work: Work, layer: int) -> dict[str, int]:
     }
 
 
-def _kept_by_norm(model: Bert, width: int | None = None) -> int:
+def kept_by_norm(model: Bert, width: int | None = None) -> int:
     """Values for each token that a norm keeps beside its input; its output counts where something else keeps it."""
     return 2 if model.config.norm_kind == "layer_norm" else 2 * (width or model.config.hidden_size) + 2
 
@@ -259,7 +259,7 @@ def _read_by_linear(model: Bert) -> bool:
 
 def _final_norm(model: Bert, work: Work) -> Iterator[Part]:
     if model.config.has_final_norm:
-        kept = _kept_by_norm(model) + (model.config.hidden_size if _read_by_linear(model) else 0)
+        kept = kept_by_norm(model) + (model.config.hidden_size if _read_by_linear(model) else 0)
         terms = ("BSD",) if kept > 2 else ("BS",)
         yield Part("final norm", 1, parameters(model.encoder.final_norm), 0, work.tokens * kept, ("BSD",), terms)
 
@@ -303,7 +303,7 @@ def _pooler(model: Bert, work: Work) -> Part:
     kept = work.batch_size * width * of_cls + items * width * beside
     kept += items * width if is_read or config.pooler_norm or not beside else 0
     if config.pooler_norm:
-        kept += items * (_kept_by_norm(model) + (width if is_read else 0))
+        kept += items * (kept_by_norm(model) + (width if is_read else 0))
     if of_cls and config.pooler_input == "mean":
         kept += work.batch_size  # the lengths
     letters = "BS" if of_tokens else "B"
@@ -322,7 +322,7 @@ def _masked_lm(model: Bert, work: Work) -> Iterator[Part]:
         width = config.embedding_width
         # The vectors at the selected places, the norm's input and its output, and what activation and norm keep.
         beside = KEPT_BY_ACTIVATION.get(config.masked_lm_activation or config.hidden_act, 1)
-        values = gathered + selected * (width * (2 + beside) + _kept_by_norm(model, width))
+        values = gathered + selected * (width * (2 + beside) + kept_by_norm(model, width))
         count = parameters(head.dense, head.norm)
         flops = linear_flops(config, selected, outputs=width)
         yield Part(f"{guesses} transform", 1, count, flops, values, ("BSDD",), ("BSD",))

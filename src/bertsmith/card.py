@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from bertsmith.config.families import FAMILIES, differences
 from bertsmith.interop.families import architecture
 from bertsmith.models.bert import Bert
+from bertsmith.models.seq2seq import CausalLM, Seq2Seq
 
 CARD = "README.md"
 """The card's file. Its reader may set the licence in it, so a directory's manifest does not hold its checksum."""
@@ -123,3 +124,47 @@ def usage(model: Bert, *, labels: list[str], is_embedder: bool, is_reranker: boo
 
 def _text(value: Any) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+SHARED = {
+    "nothing": "",
+    "tokens": " The two halves have one table of tokens.",
+    "halves": " The two halves are one but for the attention to the source.",
+}
+"""`DecoderConfig.shared` in words."""
+
+
+def writer_card(card: Card, model: CausalLM | Seq2Seq, *, unlike: Sequence[str]) -> str:
+    """Markdown: what the model is, from what, figures, how to load it."""
+    decoder = model.writer.config if isinstance(model, Seq2Seq) else model.config
+    there = 'or `BertLMHeadModel.from_pretrained("DIR")` of transformers;\n'
+    there += "its tokenizer closes a text with [SEP], which a prompt must not have."
+    layers = f"A BERT that is a decoder, {decoder.num_hidden_layers} layers"
+    if isinstance(model, Seq2Seq):
+        kind = "Transformers" if unlike else "BERTs"
+        numbers = f"{model.encoder.config.num_hidden_layers} and {decoder.num_hidden_layers}"
+        layers = f"An encoder-decoder of two {kind}, {numbers} layers"
+        there = 'or `EncoderDecoderModel.from_pretrained("DIR")` of transformers.'
+    if unlike:
+        there = f"and nothing else: transformers has no class for this architecture ({', '.join(unlike)})."
+    return f"""---
+library_name: bertsmith
+license: {card.licence}
+---
+
+# {card.title}
+
+{layers} of width {decoder.hidden_size}: {model.num_parameters:,} parameters.{SHARED[decoder.shared]}
+
+{card.origin}
+
+Data: {card.data}
+
+## Figures
+
+{figures_table(card.figures)}
+
+## How to load it
+
+`bertsmith generate DIR --text "…"`, {there}
+"""

@@ -17,7 +17,7 @@ from bertsmith.data.archives import format_of
 from bertsmith.data.text import Row, good_rows, read_lines, read_rows
 from bertsmith.errors import ErrorCollector, InputError
 from bertsmith.files import check_output, new_file, sha256
-from bertsmith.predict import open_model, use_engine
+from bertsmith.model import open_model, use_engine
 from bertsmith.progress import progress
 from bertsmith.spool import Spool
 from bertsmith.tasks.embedding import TextVectors, warn_of_cuts

@@ -24,8 +24,8 @@ from bertsmith.files import MANIFEST, check_output
 from bertsmith.generate import check_beams
 from bertsmith.metrics.judgement import LOWER_IS_BETTER, Judgement
 from bertsmith.metrics.translation import translation_metrics
+from bertsmith.model import Model, open_engine
 from bertsmith.models.seq2seq import CausalLM, Seq2Seq
-from bertsmith.predict import Model, open_engine
 from bertsmith.runtime import choose_device, set_threads
 from bertsmith.tasks.base import Task
 from bertsmith.tasks.causal import evaluate_causal
@@ -96,7 +96,7 @@ def evaluate_writer(writer: Writer, options: EvaluateOptions) -> dict[str, Any]:
     limits = dict.fromkeys(("max_length", "max_target_length"), writer.limit)
     stored = {name: value for name, value in writer.task.items() if name in (*limits, "long_docs")}
     task = Seq2SeqTask(**limits | stored)
-    inputs = task.prepare(rows, writer.tokenizer)
+    inputs = task.prepare(rows, writer.tokenizer, writer.targets)
     most = task.max_target_length - 1
     sources = [encoded.sequences[0].tolist() for encoded in inputs]
     written = write_all(writer, sources, most_tokens=most, beams=options.beams)

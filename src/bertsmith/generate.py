@@ -78,9 +78,11 @@ def check_beams(beams: int, writer: Writer) -> None:
 def _search(options: GenerateOptions, writer: Writer) -> Search:
     first = None
     if options.forced_first is not None:
-        first = writer.tokenizer.token_id(options.forced_first)
+        first = writer.target_tokenizer.token_id(options.forced_first)
         if first is None:
             raise InputError(f"{options.forced_first!r} is no token of the vocabulary", field="--forced-first")
+        if first >= writer.decoder.config.vocab_size:
+            raise InputError(f"{options.forced_first!r} has no row in the decoder's table", field="--forced-first")
     most = (writer.decoder.config.max_position_embeddings if isinstance(writer.model, Seq2Seq) else writer.limit) - 1
     usual = min(USUAL, most if isinstance(writer.model, Seq2Seq) else writer.limit // 2)
     if options.max_new_tokens is not None and options.max_new_tokens > most:

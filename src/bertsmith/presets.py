@@ -142,5 +142,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 - `codertimo`: codertimo/BERT-pytorch. Segment row 0 is padding's; LayerNorm divides by std + eps; no norm at the end.
 - `handwritten`: BERT written by hand for teaching, as in "Dive into Deep Learning", section 15.8: learned positions
   from N(0, 1), heads whose size may differ from hidden / heads, heads of two linear layers of their own.
-- `original`: the encoder of Vaswani et al. 2017, as in hyunwoongko/transformer.
+- `original`: the encoder of Vaswani et al. 2017, as in hyunwoongko/transformer; `WRITING` has its decoder.
 """
+
+WRITING: dict[str, dict[str, Any]] = {
+    "original": {"cls_pooler": False, "masked_lm_transform": False, "tie_word_embeddings": False},
+}
+"""Layout -> what differs further in an encoder-decoder: of the head, a matrix and a bias are left."""

@@ -1,5 +1,8 @@
 """A directory that writes: a decoder (`BertLMHeadModel`), or an encoder and a decoder (`EncoderDecoderModel`), as
-transformers has them.
+transformers has them, or of another shape (`model_type: bertsmith`).
+
+What the two halves share stands in the file under both names. Where targets have a vocabulary of their own, its
+tokenizer is in the folder `target_tokenizer`.
 
 Not here: how tokens are chosen (`models.generate`), whose names the tensors have (`interop.decoders`), directories of
 encoders (`bundle`).
@@ -7,7 +10,7 @@ encoders (`bundle`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,20 +19,31 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save
+from torch import Tensor
 
 from bertsmith.batch import Batch
 from bertsmith.bundle import put_in
-from bertsmith.card import CARD, Card, figures_table
+from bertsmith.card import CARD, Card, writer_card
 from bertsmith.config.decoder import DecoderConfig
-from bertsmith.config.encoder import EncoderConfig, shape_problem
-from bertsmith.config.families import read_fields
+from bertsmith.config.encoder import shape_problem
 from bertsmith.errors import ErrorCollector, InputError
 from bertsmith.files import MANIFEST, read_json, read_manifest, to_json, write_file, write_manifest
-from bertsmith.interop.decoders import causal_rules, decoder_to_hf, seq2seq_rules, seq2seq_to_hf, with_pooler
+from bertsmith.interop.decoders import (
+    causal_rules,
+    decoder_config,
+    decoder_to_hf,
+    is_seq2seq,
+    seq2seq_configs,
+    seq2seq_rules,
+    seq2seq_to_hf,
+    unlike_bert,
+    with_pooler,
+)
+from bertsmith.interop.families import canonical, written
 from bertsmith.interop.keymap import their_names, to_ours, to_theirs
 from bertsmith.interop.weights import WEIGHTS, read_weights, weights_file
 from bertsmith.models.generate import Search, generate, mean_probabilities
-from bertsmith.models.seq2seq import CausalLM, Seq2Seq
+from bertsmith.models.seq2seq import CausalLM, Seq2Seq, twins
 from bertsmith.nn.cross_attention import Memory
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
@@ -37,8 +51,8 @@ from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 WRITTEN_AT_A_TIME = 64
 """Texts that `write_all` writes at a time."""
 
-TIED = ("cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
-"""Tensors of a decoder that transformers may store twice."""
+TARGETS = "target_tokenizer"
+"""Folder of the targets' tokenizer, where sources have another one."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,13 @@ class Writer:
     """Id that a target ends with."""
     task: dict[str, Any] = field(default_factory=dict)
     """What it was trained for, as its manifest has it."""
+    targets: TextTokenizer | None = None
+    """The targets' tokenizer, where they have a vocabulary of their own."""
+
+    @property
+    def target_tokenizer(self) -> TextTokenizer:
+        """Of what is written."""
+        return self.targets or self.tokenizer
 
     @property
     def decoder(self) -> CausalLM:
@@ -93,8 +114,9 @@ class Writer:
 
     def _text(self, prompt: Sequence[int], written: Sequence[int]) -> str:
         """What was written; after a prompt with the space, if any, that parts the two: "the c" -> "at sat"."""
-        before, whole = self.tokenizer.decode(prompt), self.tokenizer.decode([*prompt, *written])
-        return whole.removeprefix(before) if whole.startswith(before) else self.tokenizer.decode(written)
+        decode = self.target_tokenizer.decode
+        before, whole = decode(prompt), decode([*prompt, *written])
+        return whole.removeprefix(before) if whole.startswith(before) else decode(written)
 
     @property
     def device(self) -> torch.device:
@@ -136,9 +158,7 @@ def is_writer(path: Path) -> bool:
     """Whether a directory holds an encoder-decoder, or a decoder."""
     file = path / "config.json"
     values = read_json(file) if file.is_file() else None
-    if not isinstance(values, dict):
-        return False
-    return values.get("model_type") == "encoder-decoder" or bool(values.get("is_decoder"))
+    return isinstance(values, dict) and (is_seq2seq(values) or bool(values.get("is_decoder")))
 
 
 def load_writer(path: Path) -> Writer:
@@ -146,65 +166,90 @@ def load_writer(path: Path) -> Writer:
     manifest = read_manifest(path, kind="model") if (path / MANIFEST).is_file() else {}
     file = path / "config.json"
     values = read_json(file)
-    kind = values.get("model_type") if isinstance(values, dict) else None
     try:
         model, rules = _built(values)
     except ValueError as error:
         field, message = shape_problem(error) if isinstance(error, ValidationError) else (None, str(error))
         raise InputError(message, file=file, field=field) from None
     weights = weights_file(path)
-    prefix = "decoder." if kind == "encoder-decoder" else ""
-    state = {name: tensor for name, tensor in read_weights(weights).items() if name not in [prefix + t for t in TIED]}
     config = model.writer.config if isinstance(model, Seq2Seq) else model.config
     try:
-        tensors, unknown = to_ours(state, rules, config=config)
+        tensors, unknown = to_ours(canonical_writer(read_weights(weights), config), rules, config=config)
+        tensors = one_of_twins(tensors, twins(model), theirs=their_names(rules))
         put_in(model, tensors, theirs=their_names(rules), unknown=unknown, without_place=unknown)
     except InputError as error:
         raise InputError(error.message, file=weights) from None
     tokenizer = load_tokenizer(path)
+    targets = load_tokenizer(path / TARGETS) if (path / TARGETS).is_dir() else None
     given = read_json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
     start = given.get("decoder_start_token_id", values.get("decoder_start_token_id"))
     end = given.get("eos_token_id", values.get("eos_token_id"))
     if isinstance(end, list):
         end = end[0] if end else None
-    if tokenizer.vocab_size > config.vocab_size:
-        raise InputError(f"the tokenizer has {tokenizer.vocab_size} pieces, the decoder {config.vocab_size}", file=path)
+    check_vocabularies(model, tokenizer, targets, file=path)
+    own = targets or tokenizer
     return Writer(
         path,
         model,
         tokenizer,
-        tokenizer.cls_id if start is None else int(start),
-        tokenizer.sep_id if end is None else int(end),
+        own.cls_id if start is None else int(start),
+        own.sep_id if end is None else int(end),
         manifest.get("task", {}),
+        targets,
     )
+
+
+def check_vocabularies(
+    model: CausalLM | Seq2Seq, tokenizer: TextTokenizer, targets: TextTokenizer | None, *, file: Path
+) -> None:
+    """Every id that a text can have must have a row in the table of its half. Raises `InputError`."""
+    writer = model.writer if isinstance(model, Seq2Seq) else model
+    rows = [("decoder", writer.config.vocab_size, targets or tokenizer)]
+    if isinstance(model, Seq2Seq):
+        rows.append(("encoder", model.encoder.config.vocab_size, tokenizer))
+    for half, count, own in rows:
+        pieces = 1 + max(number for number in own.ids if number != own.mask_id)
+        if pieces > count:
+            raise InputError(f"the tokenizer has {pieces} pieces, the {half} {count}", file=file)
+
+
+def canonical_writer(state: dict[str, Tensor], config: DecoderConfig) -> dict[str, Tensor]:
+    """The tensors of a decoder, alone or as a half, as `families.canonical` has them."""
+    prefix = "decoder." if any(name.startswith("decoder.") for name in state) else ""
+    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    found = canonical(own, family="bert", tied=config.tie_word_embeddings)
+    others = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
+    return others | {prefix + name: tensor for name, tensor in found.items()}
+
+
+def one_of_twins(
+    tensors: dict[str, Tensor], same: Mapping[str, str], *, theirs: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """Without what is shared and was stored twice. Raises `InputError` if the two differ: they were trained apart."""
+    found = dict(tensors)
+    for name, first in same.items():
+        if name in found and not torch.equal(found.setdefault(first, found[name]), found.pop(name)):
+            raise InputError(
+                f"tensors {theirs[first]} and {theirs[name]} differ, and config.json says that the halves share them"
+            )
+    return found
 
 
 def _built(values: Any) -> tuple[CausalLM | Seq2Seq, Any]:
     """The model that a config.json describes, without memory, and its key table. Raises `ValueError`."""
     kind = values.get("model_type") if isinstance(values, dict) else None
     with torch.device("meta"):
-        if kind == "encoder-decoder":
-            for half in ("encoder", "decoder"):
-                if not isinstance(values.get(half), dict) or values[half].get("model_type") != "bert":
-                    raise ValueError(f"{half} is not a BERT; only encoder-decoders of two BERTs are known")
-            encoder = EncoderConfig(**read_fields(values["encoder"], family="bert"))
-            decoder = _decoder_config(values["decoder"])
-            if not decoder.cross_attention:
-                raise ValueError("add_cross_attention of the decoder is off: it was never joined to its encoder")
-            return Seq2Seq(encoder, decoder), seq2seq_rules(encoder, decoder)
+        if is_seq2seq(values):
+            configs = seq2seq_configs(values)
+            return Seq2Seq(*configs), seq2seq_rules(*configs)
         if kind == "bert" and values.get("is_decoder"):
-            config = _decoder_config(values)
+            config = decoder_config(values)
             if config.cross_attention:
                 raise ValueError("add_cross_attention is on: it is half of an encoder-decoder, and reads a source")
             return CausalLM(config), causal_rules(config)
     raise ValueError(
         f"model_type is {kind!r}; a decoder (bert with is_decoder) or an encoder-decoder is needed to write"
     )
-
-
-def _decoder_config(values: dict[str, Any]) -> DecoderConfig:
-    fields = read_fields(values, family="bert")
-    return DecoderConfig(**fields, cross_attention=bool(values.get("add_cross_attention")))
 
 
 def write_all(writer: Writer, sources: Sequence[Sequence[int]], *, most_tokens: int, beams: int = 1) -> list[str]:
@@ -230,51 +275,43 @@ def write_writer(
     task: dict[str, Any],
     provenance: dict[str, Any],
     card: Card,
+    targets: TextTokenizer | None = None,
 ) -> None:
-    """Write an encoder-decoder into `directory` (which exists), as an `EncoderDecoderModel`, or a decoder, as a
-    `BertLMHeadModel`; the manifest comes last, and leaves `train/` out. Texts begin with `[CLS]` and end with `[SEP]`.
+    """Write an encoder-decoder into `directory` (which exists), as an `EncoderDecoderModel` if that is one, or a
+    decoder, as a `BertLMHeadModel`; the manifest comes last, and leaves `train/` out. Texts begin with `[CLS]` and end
+    with `[SEP]`; `targets` is the tokenizer of targets, if they have another one than sources.
     """
-    ends = {"start": tokenizer.cls_id, "end": tokenizer.sep_id}
+    own = targets or tokenizer
+    unlike: tuple[str, ...] = ()
+    ours = dict(model.state_dict())
     if isinstance(model, Seq2Seq):
         encoder, decoder = model.encoder.config, model.writer.config
-        config, rules = seq2seq_to_hf(encoder, decoder, **ends), seq2seq_rules(encoder, decoder)
-        ours = dict(model.state_dict())
-        state = with_pooler(to_theirs(ours, rules, vocab_size=decoder.vocab_size), encoder.hidden_size)
-        layers = f"An encoder-decoder of two BERTs, {encoder.num_hidden_layers} and {decoder.num_hidden_layers} layers"
-        note = "."
+        config = seq2seq_to_hf(encoder, decoder, start=own.cls_id, end=own.sep_id)
+        ours |= {name: ours[first] for name, first in twins(model).items()}
+        state = written_writer(to_theirs(ours, seq2seq_rules(encoder, decoder), vocab_size=decoder.vocab_size))
+        unlike = tuple(unlike_bert(encoder, decoder))
+        state = state if unlike else with_pooler(state, encoder.hidden_size)
     else:
         decoder = model.config
-        config, rules = decoder_to_hf(decoder), causal_rules(decoder)
-        state = to_theirs(dict(model.state_dict()), rules, vocab_size=decoder.vocab_size)
-        layers = f"A BERT that is a decoder, {decoder.num_hidden_layers} layers"
-        note = ";\nits tokenizer closes a text with [SEP], which a prompt must not have."
+        config = decoder_to_hf(decoder)
+        state = to_theirs(ours, causal_rules(decoder), vocab_size=decoder.vocab_size)
     tokenizer.save(directory)
+    if targets is not None:
+        (directory / TARGETS).mkdir()
+        targets.save(directory / TARGETS)
     write_file(directory / "config.json", to_json(config))
-    usual = {"eos_token_id": tokenizer.sep_id, "pad_token_id": decoder.pad_token_id}
     first = "decoder_start_token_id" if isinstance(model, Seq2Seq) else "bos_token_id"
-    write_file(directory / "generation_config.json", to_json({first: tokenizer.cls_id} | usual))
+    usual = {first: own.cls_id, "eos_token_id": own.sep_id, "pad_token_id": decoder.pad_token_id}
+    write_file(directory / "generation_config.json", to_json(usual))
     write_file(directory / WEIGHTS, save(state, metadata={"format": "pt"}))
-    text = f"""---
-library_name: bertsmith
-license: {card.licence}
----
-
-# {card.title}
-
-{layers} of width {decoder.hidden_size}: {model.num_parameters:,} parameters.
-
-{card.origin}
-
-Data: {card.data}
-
-## Figures
-
-{figures_table(card.figures)}
-
-## How to load it
-
-`bertsmith generate DIR --text "…"`, or `{config["architectures"][0]}.from_pretrained("DIR")` of transformers{note}
-"""
-    write_file(directory / CARD, text)
+    write_file(directory / CARD, writer_card(card, model, unlike=unlike))
     content = {"kind": "model", "version": 1, "task": task, "data": card.data, "provenance": provenance}
     write_manifest(directory, content, exclude=("train", CARD))
+
+
+def written_writer(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with those of the decoder as `families.written` has them."""
+    own = {name: tensor for name, tensor in state.items() if name.startswith("decoder.")}
+    found = written({name.removeprefix("decoder."): own[name] for name in own}, ("masked_lm",), family="bert")
+    others = {name: tensor for name, tensor in state.items() if name not in own}
+    return others | {f"decoder.{name}": tensor for name, tensor in found.items()}

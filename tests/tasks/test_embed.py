@@ -22,7 +22,7 @@ from bertsmith.data.similar import SimilarityExample
 from bertsmith.errors import InputError
 from bertsmith.evaluate import evaluate
 from bertsmith.metrics.retrieval import Ranking, ndcg, ranks_of
-from bertsmith.predict import load
+from bertsmith.model import load
 from bertsmith.tasks.embed import EmbedTask
 from bertsmith.tasks.known import task_of
 from bertsmith.train.finetune import finetune

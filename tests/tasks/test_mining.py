@@ -11,7 +11,7 @@ from bertsmith.bundle import load_bundle
 from bertsmith.config.finetune import EmbedderOptions
 from bertsmith.data.examples import Example
 from bertsmith.data.similar import SimilarityExample
-from bertsmith.predict import load
+from bertsmith.model import load
 from bertsmith.tasks.mining import hard_negatives, mined_relevance, mined_similar
 from bertsmith.tasks.similarity import unit
 from tests.conftest import OBJECTS, SUBJECTS, VERBS

@@ -15,7 +15,7 @@ import transformers
 from bertsmith.bundle import load_bundle
 from bertsmith.config.inference import EvaluateOptions
 from bertsmith.evaluate import evaluate, evaluate_rows
-from bertsmith.predict import load
+from bertsmith.model import load
 from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import task_from_manifest
 from bertsmith.train.finetune import finetune

@@ -18,7 +18,7 @@ from bertsmith.bundle import load_bundle
 from bertsmith.config.inference import EvaluateOptions
 from bertsmith.data.examples import Example
 from bertsmith.evaluate import evaluate
-from bertsmith.predict import load
+from bertsmith.model import load
 from bertsmith.tasks.relevance import is_listwise, judge_lists, judge_relevance
 from bertsmith.train.finetune import finetune
 from tests.cli.run import assert_refused, bertsmith

@@ -11,7 +11,7 @@ import transformers
 
 from bertsmith.data.tagged import TaggedExample
 from bertsmith.errors import InputError
-from bertsmith.predict import load
+from bertsmith.model import load
 from bertsmith.tasks.tag import Pieces, TagTask
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.tokenizer.splitting import split_words

@@ -22,7 +22,7 @@ from bertsmith.config.inference import EvaluateOptions
 from bertsmith.errors import Interrupted
 from bertsmith.evaluate import evaluate
 from bertsmith.files import sha256
-from bertsmith.predict import load
+from bertsmith.model import load
 from bertsmith.tasks.teacher import Answers
 from bertsmith.train import distill, loop
 from bertsmith.train import finetune as module

@@ -21,6 +21,8 @@ class ConvertOptions(Options):
     """Directory to write; with `--to` a file, .safetensors or .pt."""
     tokenizer: Path | None = None
     """Tokenizer directory or vocab.txt, where the source has none."""
+    target_tokenizer: Path | None = None
+    """The same for the targets of an encoder-decoder, where they have a vocabulary of their own."""
     layout: SourceLayout | None = None
     """Source system of a state dict; by default told by the names of its tensors."""
     heads: int | None = Field(default=None, ge=1)
@@ -28,7 +30,10 @@ class ConvertOptions(Options):
     positions: int | None = Field(default=None, ge=1)
     """Longest sequence of a state dict that holds no positions (`original`); 512 if not given."""
     embedding_scale: bool | None = None
-    """Whether token vectors are multiplied by sqrt(hidden_size); by default as the layout has it."""
+    """Whether token vectors are multiplied by sqrt(hidden_size); by default as the layout has it, but not in an
+    encoder-decoder's state dict, as hyunwoongko's code does not."""
+    encoder_only: bool = False
+    """Of a state dict with encoder and decoder (`original`), read the encoder alone."""
     vocab_size: int | None = Field(default=None, ge=1)
     """Number of pieces that the result shall have: rows are added or dropped in embeddings, decoder and its bias."""
     prune_heads: str | None = None

@@ -211,8 +211,8 @@ class EncoderConfig(Options):
 
     @property
     def padded_vocab_size(self) -> int:
-        """`vocab_size` rounded up to a multiple of 64: `30522 -> 30528`."""
-        return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        """Rows of the token table in memory."""
+        return padded(self.vocab_size)
 
     @property
     def embedding_width(self) -> int:
@@ -229,6 +229,11 @@ class EncoderConfig(Options):
         if self.position_kind != "rotary":
             return None
         return self.rope_theta if self.window(layer) is None else self.local_rope_theta
+
+
+def padded(vocab_size: int) -> int:
+    """`vocab_size` rounded up to a multiple of 64: `30522 -> 30528`."""
+    return -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
 def shape_problem(error: ValidationError) -> tuple[str | None, str]:

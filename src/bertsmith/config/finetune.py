@@ -22,6 +22,8 @@ Problem = Literal["auto", "single", "multi", "regression"]
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
+TiedEmbeddings = Literal["none", "output", "all"]
+
 
 class FinetuneOptions(TrainingOptions):
     """Options that every task of `finetune` has."""
@@ -195,6 +197,14 @@ class Seq2SeqOptions(TrainingOptions):
     """Share of each target that is spread over all tokens (Szegedy et al. 2016)."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout on hidden states and attention probabilities."""
+    layout: Literal["bert", "original"] | None = None
+    """Architecture of a new model: bert (default), or original: Vaswani et al. 2017, with sines, ReLU and scaled
+    embeddings."""
+    tie_embeddings: TiedEmbeddings | None = None
+    """Which of source table, target table and output matrix of a new model are one: output = the latter two (default
+    with bert), all three (Vaswani et al. 2017, section 3.4), or none (default with original)."""
+    share_halves: bool = False
+    """Encoder and decoder are one, but for the attention to the source (BERTSHARE of Rothe et al. 2020)."""
     layers: int | None = Field(default=None, ge=1)
     """Blocks of each half of a new model; by default 3."""
     hidden: int | None = Field(default=None, ge=1)
@@ -219,7 +229,7 @@ class Seq2SeqOptions(TrainingOptions):
     def _one_start(self) -> Seq2SeqOptions:
         if (self.model is None) == (not self.from_scratch):
             raise ValueError("give either --model M or --from-scratch")
-        for name in ("layers", "hidden", "vocab_size"):
+        for name in ("layers", "hidden", "layout", "tie_embeddings", "vocab_size"):
             if self.model is not None and getattr(self, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is for --from-scratch; --model has a shape of its own")
         if self.batch_tokens and self.batch_size != type(self).model_fields["batch_size"].default:
@@ -228,6 +238,8 @@ class Seq2SeqOptions(TrainingOptions):
             raise ValueError("--patience and --dev-target are about dev rows; give --dev FILE")
         if self.fsdp:
             raise ValueError("--fsdp is not there for encoder-decoders; leave it out")
+        if self.share_halves and self.tie_embeddings in ("none", "output"):
+            raise ValueError("--share-halves makes both tables one; give --tie-embeddings all, or leave it out")
         return self
 
 

@@ -23,7 +23,7 @@ from bertsmith.demo.report import to_markdown
 from bertsmith.errors import InputError
 from bertsmith.evaluate import evaluate
 from bertsmith.files import to_json, write_file
-from bertsmith.predict import Model, load
+from bertsmith.model import Model, load
 from bertsmith.runtime import machine, versions
 from bertsmith.tokenizer.train import train_tokenizer
 from bertsmith.train.finetune import finetune

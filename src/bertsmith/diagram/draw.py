@@ -16,6 +16,7 @@ al. 2018, figure 2; for pre-norm, Xiong et al. 2020, figure 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from bertsmith.anatomy import Work, parameters
 from bertsmith.diagram.labels import Labels, counted
@@ -35,7 +36,7 @@ NARROWEST = 150
 def diagram(model: Bert, work: Work, *, name: str) -> str:
     """An SVG file of `model`; `work` gives the batch and the length that its shapes show."""
     labels = Labels(model, work)
-    drawing = _Drawing(model, labels)
+    drawing = Drawing(model, labels)
     drawing.embeddings()
     drawing.blocks()
     drawing.outputs()
@@ -45,14 +46,30 @@ def diagram(model: Bert, work: Work, *, name: str) -> str:
     return drawing.canvas.to_svg(title=f"Architecture of {name}", description=description)
 
 
-class _Drawing:
+@dataclass(frozen=True)
+class Cross:
+    """A decoder's attention to a source."""
+
+    projections: Sequence[Label]
+    """Of value, key and query."""
+    attention: Sequence[Label]
+    """From scores to the output projection."""
+    counts: Sequence[int]
+    """Parameters of each whole block."""
+
+
+class Drawing:
     """Stacks boxes around x = 0; `y` is the top of what was drawn, where the data comes out."""
 
-    def __init__(self, model: Bert, labels: Labels) -> None:
-        self.model, self.config, self.labels = model, model.config, labels
+    def __init__(self, model: Bert, labels: Labels, *, cross: Cross | None = None) -> None:
+        self.model, self.config, self.labels, self.cross = model, model.config, labels, cross
         self.canvas = Canvas()
         self.y = 0.0
-        beside = [*labels.inputs(), *labels.tables(), *labels.projections()]
+        self.states = Box(0, 0, 0, 0)
+        """What comes out of the blocks."""
+        self.source: list[Box] = []
+        """Value and key of the attention to a source."""
+        beside = [*labels.inputs(), *labels.tables(), *labels.projections(), *(cross.projections if cross else ())]
         alone = [*labels.attention(), *labels.feedforward(), labels.norm()]
         narrow = (max(label.width for label in alone) - 2 * GAP) / 3
         self.column = max(NARROWEST, narrow, *(label.width for label in beside))
@@ -90,10 +107,13 @@ class _Drawing:
         bottom = self.y + GAP
         self._line_to(bottom)
         self._sublayer(self._attention, "" if self.config.first_norm else ", not in the first block")
+        if self.cross is not None:
+            self._sublayer(self._cross)
         self._sublayer(self._feedforward)
         frame = self.canvas.frame(0, bottom, width=self.width + 4 * LANE, height=self.y + GAP - bottom)
         self._line_to(frame.top)
-        count, unit = counted(*(parameters(block) for block in self.model.encoder.blocks)).split()
+        counts = self.cross.counts if self.cross else [parameters(block) for block in self.model.encoder.blocks]
+        count, unit = counted(*counts).split()
         x = frame.right + 16
         self.canvas.text(x, frame.middle, f"× {self.config.num_hidden_layers}", size=30, bold=True)
         for line, text in enumerate((count, unit, "in each block"), 1):
@@ -103,7 +123,7 @@ class _Drawing:
         """The final norm, the hidden states, and the heads that read them."""
         if self.config.has_final_norm:
             self._stack(self.labels.norm(", final"))
-        self._stack(self.labels.states())
+        self.states = self._stack(self.labels.states())
         pooler, readers = self.labels.pooler(), self.labels.readers_of_cls()
         on_cls = [pooler] if pooler is not None else readers
         stacks = [[label] for label in on_cls] + self.labels.readers_of_tokens()
@@ -143,7 +163,20 @@ class _Drawing:
     def _attention(self) -> None:
         query, key, value = boxes = self._row(self.labels.projections(), self.y + GAP + FORK)
         self._fork((0, self.y), boxes)
-        label_of_scores, label_of_softmax, label_of_sums, *others = self.labels.attention()
+        self._attend(query, key, value, self.labels.attention())
+
+    def _cross(self) -> None:
+        """Value, key and query from the left, where the source comes from; its fork is the upper one."""
+        assert self.cross is not None
+        start, turn = self.y, self.y + GAP
+        value, key, query = self._row(self.cross.projections, turn + 2 * FORK)
+        self.canvas.arrow((0, start), (0, turn), (query.x, turn), (query.x, query.bottom))
+        self.source = [value, key]
+        self._attend(query, key, value, self.cross.attention)
+
+    def _attend(self, query: Box, key: Box, value: Box, labels: Sequence[Label]) -> None:
+        """From the three boxes to the output projection."""
+        label_of_scores, label_of_softmax, label_of_sums, *others = labels
         x, width = (query.x + key.x) / 2, 2 * self.column + GAP
         scores = self.canvas.box(label_of_scores, x, bottom=query.top + GAP, width=width)
         softmax = self.canvas.box(label_of_softmax, x, bottom=scores.top + GAP, width=width)
@@ -164,11 +197,12 @@ class _Drawing:
         for label in self.labels.feedforward():
             self._stack(label)
 
-    def _stack(self, label: Label) -> None:
+    def _stack(self, label: Label) -> Box:
         """A box over the full width, with an arrow from what is below."""
         box = self.canvas.box(label, 0, bottom=self.y + GAP, width=self.width)
         self.canvas.arrow((0, self.y), (0, box.bottom))
         self.y = box.top
+        return box
 
     def _line_to(self, y: float) -> None:
         self.canvas.line((0, self.y), (0, y))

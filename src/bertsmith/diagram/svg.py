@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MARGIN = 24
 PADDING = 9
@@ -141,6 +141,14 @@ class Canvas:
     def line(self, *points: tuple[float, float]) -> None:
         """A line without a head."""
         self.lines.append((points, False))
+
+    def put(self, other: Canvas, x: float) -> None:
+        """Take everything of `other`, so far to the right."""
+        self.frames += [replace(box, x=box.x + x) for box in other.frames]
+        self.boxes += [(replace(box, x=box.x + x), label) for box, label in other.boxes]
+        self.sums += [replace(box, x=box.x + x) for box in other.sums]
+        self.lines += [(tuple((px + x, y) for px, y in points), has_head) for points, has_head in other.lines]
+        self.texts += [(left + x, y, text, size, bold) for left, y, text, size, bold in other.texts]
 
     def text(self, left: float, y: float, text: str, *, size: float, bold: bool = False) -> None:
         """A line of text that stands free; `y` is its baseline."""

@@ -14,6 +14,7 @@ from bertsmith.config.encoder import EncoderConfig, shape_problem
 from bertsmith.config.families import FAMILIES, read_fields
 from bertsmith.errors import InputError, listing
 from bertsmith.files import read_json
+from bertsmith.interop.decoders import is_seq2seq
 
 UNFINISHED = "no model yet, its training has not ended; go on with the same command and --resume"
 
@@ -34,7 +35,7 @@ def read_config(path: Path) -> EncoderConfig:
         raise InputError(UNFINISHED if is_unfinished else "no config.json in it: not a model directory", file=path)
     values = read_json(file)
     kind = values.get("model_type") if isinstance(values, dict) else None
-    if kind == "encoder-decoder":
+    if is_seq2seq(values):
         raise InputError("an encoder-decoder; `bertsmith generate` writes with it", file=file, field="model_type")
     if not isinstance(kind, str) or kind not in (*FAMILIES, "bertsmith"):
         raise InputError(

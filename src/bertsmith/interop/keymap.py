@@ -12,12 +12,12 @@ A table is a list of rules; `{i}` in a name stands for the number of a layer. Ev
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bertsmith.config.encoder import EncoderConfig
+from bertsmith.config.encoder import EncoderConfig, padded
 from bertsmith.errors import InputError
 
 
@@ -32,6 +32,9 @@ class Rename:
 @dataclass(frozen=True)
 class Pad(Rename):
     """As `Rename`, but ours has rows of zeros added at the end (the vocabulary, padded in memory)."""
+
+    rows: int | None = None
+    """Size of the vocabulary, where a model has several."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,13 @@ def expand(rules: Iterable[Rule], config: EncoderConfig) -> list[Rule]:
                 theirs = tuple(name.replace(*number) for name in rule.theirs)
                 expanded.append(Concat(rule.ours.replace(*number), theirs, ratio[-len(theirs) :]))
             else:
-                expanded.append(type(rule)(rule.ours.replace(*number), rule.theirs.replace(*number)))
+                expanded.append(replace(rule, ours=rule.ours.replace(*number), theirs=rule.theirs.replace(*number)))
     return expanded
+
+
+def of_vocabulary(rules: Iterable[Rule], size: int) -> list[Rule]:
+    """The rules with tables of so many rows, for a half of a model whose other half has a vocabulary of its own."""
+    return [replace(rule, rows=size) if isinstance(rule, Pad) else rule for rule in rules]
 
 
 def _theirs(rule: Rename | Concat) -> tuple[str, ...]:
@@ -107,7 +115,7 @@ def to_theirs(state: dict[str, Tensor], rules: Sequence[Rule], *, vocab_size: in
             sizes = [len(tensor) * share // sum(rule.ratio) for share in rule.ratio]
             out.update(zip(rule.theirs, torch.split(tensor, sizes), strict=True))
         elif isinstance(rule, Pad):
-            out[rule.theirs] = tensor[:vocab_size]
+            out[rule.theirs] = tensor[: rule.rows or vocab_size]
         elif isinstance(rule, Flip):
             out[rule.theirs] = tensor.flip(0)
         else:
@@ -151,12 +159,12 @@ def to_ours(
         elif rule.theirs in left:
             tensor = left.pop(rule.theirs)
             if isinstance(rule, Pad):
-                if len(tensor) != config.vocab_size:
+                rows = rule.rows or config.vocab_size
+                if len(tensor) != rows:
                     raise InputError(
-                        f"tensor {rule.theirs} has {len(tensor)} rows, vocab_size of config.json is {config.vocab_size}"
+                        f"tensor {rule.theirs} has {len(tensor)} rows, vocab_size of config.json is {rows}"
                     )
-                rows = config.padded_vocab_size - config.vocab_size
-                tensor = torch.cat([tensor, tensor.new_zeros(rows, *tensor.shape[1:])])
+                tensor = torch.cat([tensor, tensor.new_zeros(padded(rows) - rows, *tensor.shape[1:])])
             elif isinstance(rule, Flip):
                 tensor = tensor.flip(0)
             out[rule.ours] = tensor[0] if isinstance(rule, View) and len(tensor) == 1 else tensor

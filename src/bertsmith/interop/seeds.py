@@ -10,7 +10,8 @@ many heads there are; how long a sequence may be where the positions are sines t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -21,26 +22,30 @@ from bertsmith.interop.keymap import Concat, Flip, Pad, Rename, Rule, View, expa
 from bertsmith.nn.init import sinusoids
 from bertsmith.presets import LAYOUTS
 
-_BLOCK = "encoder.blocks.{i}"
 
-
-def _layer(ours: str, theirs: str, *, kinds: tuple[str, str] = ("weight", "bias")) -> list[Rename | Concat]:
+def layer_rules(ours: str, theirs: str, *, kinds: tuple[str, str] = ("weight", "bias")) -> list[Rename | Concat]:
     """Weight and bias of one layer; `kinds` is what they call the two."""
     return [Rename(f"{ours}.{kind}", f"{theirs}.{name}") for kind, name in zip(("weight", "bias"), kinds, strict=True)]
 
 
-def _block(
-    qkv: tuple[str, ...], output: str, norms: tuple[str, str], feedforward: tuple[str, str], *, norm: tuple[str, str]
+def block_rules(
+    qkv: tuple[str, ...],
+    output: str,
+    norms: tuple[str, str],
+    feedforward: tuple[str, str],
+    *,
+    norm: tuple[str, str],
+    ours: str = "encoder.blocks.{i}",
 ) -> list[Rename | Concat]:
     """The rules of a block; `norm` is what they call scale and shift."""
     return [
-        Concat(f"{_BLOCK}.attention.qkv.weight", tuple(f"{part}.weight" for part in qkv)),
-        Concat(f"{_BLOCK}.attention.qkv.bias", tuple(f"{part}.bias" for part in qkv)),
-        *_layer(f"{_BLOCK}.attention.output", output),
-        *_layer(f"{_BLOCK}.attention_norm", norms[0], kinds=norm),
-        *_layer(f"{_BLOCK}.feedforward.intermediate", feedforward[0]),
-        *_layer(f"{_BLOCK}.feedforward.output", feedforward[1]),
-        *_layer(f"{_BLOCK}.feedforward_norm", norms[1], kinds=norm),
+        Concat(f"{ours}.attention.qkv.weight", tuple(f"{part}.weight" for part in qkv)),
+        Concat(f"{ours}.attention.qkv.bias", tuple(f"{part}.bias" for part in qkv)),
+        *layer_rules(f"{ours}.attention.output", output),
+        *layer_rules(f"{ours}.attention_norm", norms[0], kinds=norm),
+        *layer_rules(f"{ours}.feedforward.intermediate", feedforward[0]),
+        *layer_rules(f"{ours}.feedforward.output", feedforward[1]),
+        *layer_rules(f"{ours}.feedforward_norm", norms[1], kinds=norm),
     ]
 
 
@@ -53,7 +58,7 @@ TABLES: dict[str, list[Rename | Concat]] = {
         Pad("encoder.embeddings.tokens.weight", "bert.embedding.token.weight"),
         View("encoder.embeddings.positions.weight", "bert.embedding.position.pe"),
         Rename("encoder.embeddings.segments.weight", "bert.embedding.segment.weight"),
-        *_block(
+        *block_rules(
             tuple(f"{_CODERTIMO}.attention.linear_layers.{part}" for part in (0, 1, 2)),
             f"{_CODERTIMO}.attention.output_linear",
             (f"{_CODERTIMO}.input_sublayer.norm", f"{_CODERTIMO}.output_sublayer.norm"),
@@ -69,16 +74,16 @@ TABLES: dict[str, list[Rename | Concat]] = {
         Pad("encoder.embeddings.tokens.weight", "encoder.token_embedding.weight"),
         View("encoder.embeddings.positions.weight", "encoder.pos_embedding"),
         Rename("encoder.embeddings.segments.weight", "encoder.segment_embedding.weight"),
-        *_block(
+        *block_rules(
             tuple(f"{_HANDWRITTEN}.attention.W_{part}" for part in "qkv"),
             f"{_HANDWRITTEN}.attention.W_o",
             (f"{_HANDWRITTEN}.addnorm1.ln", f"{_HANDWRITTEN}.addnorm2.ln"),
             (f"{_HANDWRITTEN}.ffn.dense1", f"{_HANDWRITTEN}.ffn.dense2"),
             norm=("weight", "bias"),
         ),
-        *_layer("pooler.dense", "hidden.0"),
-        *_layer("masked_lm.dense", "mlm.mlp.0"),
-        *_layer("masked_lm.norm", "mlm.mlp.2"),
+        *layer_rules("pooler.dense", "hidden.0"),
+        *layer_rules("masked_lm.dense", "mlm.mlp.0"),
+        *layer_rules("masked_lm.norm", "mlm.mlp.2"),
         Pad("masked_lm.decoder.weight", "mlm.mlp.3.weight"),
         Rename("masked_lm.bias", "mlm.mlp.3.bias"),
         Flip("next_sentence.linear.weight", "nsp.output.weight"),  # 1 is IsNext there
@@ -86,7 +91,7 @@ TABLES: dict[str, list[Rename | Concat]] = {
     ],
     "original": [
         Pad("encoder.embeddings.tokens.weight", "encoder.emb.tok_emb.weight"),
-        *_block(
+        *block_rules(
             tuple(f"{_ORIGINAL}.attention.w_{part}" for part in "qkv"),
             f"{_ORIGINAL}.attention.w_concat",
             (f"{_ORIGINAL}.norm1", f"{_ORIGINAL}.norm2"),
@@ -103,8 +108,8 @@ NOT_THE_ENCODER = {"original": "decoder."}
 
 def detect_layout(state: Mapping[str, Tensor]) -> str | None:
     """The source system whose token table `state` has; None if it is none of them."""
-    for layout in TABLES:
-        if _name(layout, "encoder.embeddings.tokens.weight") in _complete(layout, state):
+    for layout, rules in TABLES.items():
+        if _name(rules, "encoder.embeddings.tokens.weight") in _complete(layout, state):
             return layout
     return None
 
@@ -126,15 +131,19 @@ def convert_state_dict(
     that contradict each other.
     """
     state = _complete(layout, state)
+    saved = len(state[SINES]) if SINES in state else None
     fields = shape_of(
-        state, layout=layout, num_attention_heads=num_attention_heads, max_position_embeddings=max_position_embeddings
+        state,
+        layout=layout,
+        num_attention_heads=num_attention_heads,
+        max_position_embeddings=max_position_embeddings or saved,
     )
     if embedding_scale is not None:
         fields |= {"embedding_scale": embedding_scale}
     config = EncoderConfig(**LAYOUTS[layout] | fields | {"pad_token_id": pad_token_id})
     rules = expand(TABLES[layout], config)
     if layout == "original":  # its sines are no part of the state dict
-        state[SINES] = sinusoids(config.max_position_embeddings, config.hidden_size)
+        state[SINES] = saved_sines(state, SINES, config)
         rules.append(Rename("encoder.embeddings.positions.weight", SINES))
     return config, state, rules
 
@@ -143,19 +152,19 @@ SINES = "encoder.emb.pos_emb.encoding"
 """hyunwoongko's name of the attribute, which is neither parameter nor buffer there."""
 
 
+def saved_sines(state: Mapping[str, Tensor], name: str, config: EncoderConfig) -> Tensor:
+    """`[max_position_embeddings, hidden_size]`: those of a state dict that has them after all, else computed."""
+    computed = sinusoids(config.max_position_embeddings, config.hidden_size)
+    return state.get(name, computed)[: len(computed)]
+
+
 def restore_state_dict(state: dict[str, Tensor], config: EncoderConfig, *, layout: str) -> dict[str, Tensor]:
     """The way back: our tensors under the names of `layout`, which must be the model's own.
 
     Raises `InputError` if the configuration is not one that the source system has, naming the fields.
     """
-    values = config.model_dump()
-    free = {"original": "embedding_scale", "handwritten": "attention_head_size"}.get(layout)
-    layout_fields = LAYOUTS[layout]
-    differing = [name for name, value in layout_fields.items() if values[name] != value and name != free]
-    differing += [name for name in differences(config) if name not in layout_fields and name != free]
-    if differing:
-        fields = ", ".join(f"{name}={values[name]!r}" for name in dict.fromkeys(differing))
-        raise InputError(f"this model is not of the layout {layout}: {fields}")
+    free = {"original": ("embedding_scale",), "handwritten": ("attention_head_size",)}.get(layout, ())
+    check_layout(config, layout, LAYOUTS[layout], free=free)
     rules = expand(TABLES[layout], config)
     named = their_names(rules)
     if layout == "original":
@@ -168,13 +177,29 @@ def restore_state_dict(state: dict[str, Tensor], config: EncoderConfig, *, layou
     return theirs
 
 
+def check_layout(config: EncoderConfig, layout: str, fields: Mapping[str, Any], *, free: Sequence[str]) -> None:
+    """Raise `InputError` unless `config` has these `fields`, but for the `free` ones, and is BERT's in other axes."""
+    values = config.model_dump()
+    differing = [name for name, value in fields.items() if values[name] != value and name not in free]
+    differing += [name for name in differences(config) if name not in fields and name not in free]
+    if differing:
+        named = ", ".join(f"{name}={values[name]!r}" for name in dict.fromkeys(differing))
+        raise InputError(f"this model is not of the layout {layout}: {named}")
+
+
 def shape_of(
-    state: Mapping[str, Tensor], *, layout: str, num_attention_heads: int, max_position_embeddings: int | None
+    state: Mapping[str, Tensor],
+    *,
+    layout: str,
+    num_attention_heads: int,
+    max_position_embeddings: int | None,
+    table: Sequence[Rename | Concat] | None = None,
 ) -> dict[str, int]:
-    """The fields of `EncoderConfig` that the shapes of a state dict tell."""
+    """The fields of `EncoderConfig` that the shapes of a state dict tell; `table` instead of the layout's."""
+    rules = table or TABLES[layout]
 
     def tensor(ours: str, part: int = 0) -> Tensor:
-        name = _name(layout, ours, part).replace("{i}", "0")
+        name = _name(rules, ours, part).replace("{i}", "0")
         if name not in state:
             raise InputError(f"tensor {name} is missing; is this a state dict of the layout {layout}?")
         if state[name].dim() < (1 if ours.endswith("bias") else 2):
@@ -189,7 +214,7 @@ def shape_of(
                 f"{rows} rows of {name} cannot be {num_attention_heads} heads; give another number of heads",
                 field="--heads",
             )
-    numbered = re.escape(_name(layout, "encoder.blocks.{i}.attention.output.weight")).replace(r"\{i\}", r"(\d+)")
+    numbered = re.escape(_name(rules, "encoder.blocks.{i}.attention.output.weight")).replace(r"\{i\}", r"(\d+)")
     layers = [int(match[1]) for name in state if (match := re.fullmatch(numbered, name))]
     fields = {
         "vocab_size": tokens.shape[0],
@@ -210,18 +235,21 @@ def shape_of(
     return fields
 
 
-def _name(layout: str, ours: str, part: int = 0) -> str:
+def _name(rules: Sequence[Rename | Concat], ours: str, part: int = 0) -> str:
     """Their name of one of our tensors; of a concatenation, of its `part`."""
-    rule = next(rule for rule in TABLES[layout] if rule.ours == ours)
+    rule = next(rule for rule in rules if rule.ours == ours)
     return rule.theirs[part] if isinstance(rule, Concat) else rule.theirs
 
 
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without `module.` of a parallel wrapper."""
+    prefix = "module." if all(name.startswith("module.") for name in state) else ""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
 def _complete(layout: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as in the table: without `module.` of a parallel wrapper; codertimo's `BERT` alone lacks `bert.`; what is
-    not the encoder's is left out.
-    """
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    """Names as in the table: codertimo's `BERT` alone lacks `bert.`; what is not the encoder's is left out."""
+    state = unwrapped(state)
     prefix = "bert." if layout == "codertimo" and "embedding.token.weight" in state else ""
     left_out = NOT_THE_ENCODER.get(layout)
     return {prefix + name: tensor for name, tensor in state.items() if not (left_out and name.startswith(left_out))}

@@ -56,14 +56,20 @@ class CausalLM(nn.Module):
 
 
 class Seq2Seq(nn.Module):
-    """An encoder, and a `CausalLM` that reads its states."""
+    """An encoder, and a `CausalLM` that reads its states.
+
+    What the two share (`DecoderConfig.shared`) is one module. Its tensors stand in `state_dict` once, under the
+    encoder's names, and are loaded from there.
+    """
 
     def __init__(self, encoder: EncoderConfig, decoder: DecoderConfig) -> None:
         super().__init__()
-        if not decoder.cross_attention:
-            raise ValueError("a decoder without cross_attention cannot read the encoder")
+        decoder.check_encoder(encoder)
         self.encoder = Encoder(encoder)
         self.writer = CausalLM(decoder)
+        share(self.encoder, self.writer.decoder)
+        self.register_state_dict_post_hook(_without_twins)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_with_twins)  # type: ignore[no-untyped-call]
         width = decoder.source_size or decoder.hidden_size
         self.project = Linear(encoder.hidden_size, width) if encoder.hidden_size != width else None
         """Between states and a decoder of another width (`enc_to_dec_proj` of transformers)."""
@@ -76,8 +82,17 @@ class Seq2Seq(nn.Module):
     @property
     def num_parameters(self) -> int:
         """Trained values as a file has them: without the rows that pad the vocabularies."""
-        configs = (self.encoder.config, self.writer.config)
-        padding = sum((config.padded_vocab_size - config.vocab_size) * config.embedding_width for config in configs)
+        own = self.writer.config
+        tables = {  # a shared one counts once
+            self.encoder.embeddings.tokens: self.encoder.config,
+            self.writer.decoder.embeddings.tokens: own,
+            self.writer.masked_lm.decoder: own,
+        }
+        padding = sum(
+            (config.padded_vocab_size - config.vocab_size) * table.weight.shape[1]
+            for table, config in tables.items()
+            if table is not None
+        )
         return sum(parameter.numel() for parameter in self.parameters()) - padding
 
     def read(self, source: Batch) -> list[Memory]:
@@ -92,6 +107,40 @@ class Seq2Seq(nn.Module):
         """
         logits: Tensor = self.writer(target, self.read(source))
         return logits
+
+
+def share(encoder: Encoder, decoder: Decoder) -> None:
+    """Put the encoder's parts in the places of the decoder's that its configuration names."""
+    shared = decoder.config.shared
+    if shared == "tokens":
+        decoder.embeddings.tokens = encoder.embeddings.tokens
+    elif shared == "halves":
+        decoder.embeddings, decoder.final_norm = encoder.embeddings, encoder.final_norm
+        for own, theirs in zip(decoder.blocks, encoder.blocks, strict=True):
+            for part in ("attention", "attention_norm", "feedforward", "feedforward_norm"):
+                setattr(own, part, theirs.get_submodule(part))
+
+
+def twins(model: nn.Module) -> dict[str, str]:
+    """Each further name of a tensor that has several -> the first: `{"writer.decoder.….bias": "encoder.….bias"}`."""
+    first: dict[int, str] = {}
+    found: dict[str, str] = {}
+    for named in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
+        for name, tensor in named:
+            if first.setdefault(id(tensor), name) != name:
+                found[name] = first[id(tensor)]
+    return found
+
+
+def _without_twins(model: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
+    for name in twins(model):
+        state.pop(prefix + name, None)
+
+
+def _with_twins(model: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    for name, first in twins(model).items():
+        if prefix + first in state:
+            state.setdefault(prefix + name, state[prefix + first])
 
 
 class Writing:

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 
 from bertsmith.config.search import SearchOptions
 from bertsmith.errors import InputError
+from bertsmith.model import load
 from bertsmith.models.sentence import SentenceModules
-from bertsmith.predict import load
 from bertsmith.runtime import set_threads
 from bertsmith.search.passages import Ruler
 from bertsmith.search.quick import POOLINGS, QuickQuery, check_query

@@ -14,8 +14,8 @@ from bertsmith.bundle import Bundle
 from bertsmith.config.search import SearchOptions
 from bertsmith.data.examples import Example
 from bertsmith.errors import InputError
+from bertsmith.model import load
 from bertsmith.models.surgery import num_labels
-from bertsmith.predict import load
 from bertsmith.runtime import set_threads
 from bertsmith.search.store import Found
 from bertsmith.tasks.classify import NUMBER, ClassifyTask

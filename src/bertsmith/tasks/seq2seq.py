@@ -22,7 +22,7 @@ from bertsmith.batch import Batch
 from bertsmith.config.finetune import LongDocs
 from bertsmith.data.parallel import ParallelExample
 from bertsmith.errors import ErrorCollector, InputError
-from bertsmith.models.flops import encoder_flops, linear_flops
+from bertsmith.models.flops import encoder_flops, linear_flops, masked_lm_flops
 from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.tasks.base import Encoded, LossTerm
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
@@ -52,14 +52,18 @@ class Seq2SeqTask:
             "long_docs": self.long_docs,
         }
 
-    def prepare(self, rows: Sequence[ParallelExample], tokenizer: TextTokenizer) -> list[Encoded]:
+    def prepare(
+        self, rows: Sequence[ParallelExample], tokenizer: TextTokenizer, targets: TextTokenizer | None = None
+    ) -> list[Encoded]:
         """One input a row. Raises `InputError`s for longer ones, unless they are cut (then counted in the log), and for
         texts of which the tokenizer makes nothing, or that are nothing but special tokens.
         """
         errors, found, cut = ErrorCollector(), [], 0
-        special = set(tokenizer.special_tokens.values())
-        sources, targets = (tokenizer.encode_ids([getattr(row, side) for row in rows]) for side in ("source", "target"))
-        for number, (row, source, target) in enumerate(zip(rows, sources, targets, strict=True)):
+        own = targets or tokenizer
+        special = set(own.special_tokens.values()) | set(tokenizer.special_tokens.values())
+        sources = tokenizer.encode_ids([row.source for row in rows])
+        written = own.encode_ids([row.target for row in rows])
+        for number, (row, source, target) in enumerate(zip(rows, sources, written, strict=True)):
             place: dict[str, Any] = {"file": row.file, "line": row.line}
             for side, ids, limit in (("source", source, self.max_length), ("target", target, self.max_target_length)):
                 cut += len(ids) + 2 > limit
@@ -73,7 +77,7 @@ class Seq2SeqTask:
                 elif special.issuperset(getattr(row, side).split()):
                     errors.add(InputError("holds special tokens and nothing else", **place, field=side))
             whole = np.array([tokenizer.cls_id, *source[: self.max_length - 2], tokenizer.sep_id])
-            label = np.array([tokenizer.cls_id, *target[: self.max_target_length - 2], tokenizer.sep_id])
+            label = np.array([own.cls_id, *target[: self.max_target_length - 2], own.sep_id])
             found.append(Encoded((whole,), (np.zeros_like(whole),), number, label))
         errors.raise_if_any()
         if cut:
@@ -115,9 +119,8 @@ class Seq2SeqTask:
         pairs = sum(source * target for source, target in zip(batch.lengths, lengths, strict=True))
         cross = linear_flops(config, sum(lengths), outputs=2 * width) + 4 * pairs * width
         cross += 2 * batch.total * (config.source_size or config.hidden_size) * 2 * width
-        head = linear_flops(config, sum(lengths), outputs=config.hidden_size + config.vocab_size)
         own = encoder_flops(model.encoder.config, batch.lengths) + encoder_flops(config, lengths)
-        return own + config.num_hidden_layers * cross + head
+        return own + config.num_hidden_layers * cross + masked_lm_flops(config, sum(lengths))
 
 
 def targets_of(batch: Batch) -> Batch:

@@ -80,7 +80,7 @@ def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
 
     The heads' too: in trials on 12 MB of novels next sentence rose above chance earlier so.
     """
-    return parameter.dim() == 2 and ".embeddings." not in name and not name.startswith("masked_lm.decoder.")
+    return parameter.dim() == 2 and ".embeddings." not in name and "masked_lm.decoder." not in name
 
 
 def set_learning_rate(optimizers: tuple[torch.optim.Optimizer, ...], learning_rate: float) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from bertsmith.bundle import load_bundle, resolve
 from bertsmith.card import Card
-from bertsmith.config.decoder import DecoderConfig
-from bertsmith.config.encoder import EncoderConfig
+from bertsmith.config.decoder import DecoderConfig, Shared
+from bertsmith.config.encoder import EncoderConfig, shape_problem
 from bertsmith.config.finetune import Seq2SeqOptions
 from bertsmith.data.loader import Buckets, Loader
 from bertsmith.data.parallel import ParallelExample, read_parallel
@@ -26,7 +27,7 @@ from bertsmith.files import read_json, to_json, write_file
 from bertsmith.metrics.translation import translation_metrics
 from bertsmith.models.bert import Bert
 from bertsmith.models.seq2seq import Seq2Seq
-from bertsmith.presets import size_fields
+from bertsmith.presets import LAYOUTS, WRITING, size_fields
 from bertsmith.runtime import set_threads
 from bertsmith.tasks.seq2seq import Seq2SeqTask
 from bertsmith.tokenizer.lossless import train_lossless
@@ -135,6 +136,18 @@ def numbers(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if not isinstance(value, str)}
 
 
+def new_fields(options: Seq2SeqOptions) -> dict[str, Any]:
+    """Size and layout of both halves of a new model."""
+    layout, hidden = options.layout or "bert", options.hidden or 256
+    fields = LAYOUTS[layout] | WRITING.get(layout, {}) | size_fields(options.layers or 3, hidden, layout=layout)
+    if options.tie_embeddings is not None:
+        fields["tie_word_embeddings"] = options.tie_embeddings != "none"
+    if fields.get("embedding_scale"):
+        # Token vectors become as large as the sines, and matrices start about as Glorot's (tensor2tensor).
+        fields["initializer_range"] = hidden**-0.5
+    return fields
+
+
 def starting_point(options: Seq2SeqOptions, rows: Sequence[ParallelExample]) -> tuple[Seq2Seq, TextTokenizer]:
     """The model of step 0 and its tokenizer."""
     dropout = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
@@ -143,10 +156,12 @@ def starting_point(options: Seq2SeqOptions, rows: Sequence[ParallelExample]) -> 
         texts = (text for row in rows for text in row.content)
         tokenizer = train_lossless(texts, vocab_size=options.vocab_size or USUAL_PIECES, model_max_length=longest)
         log.info("a vocabulary of %d pieces", tokenizer.vocab_size)
-        fields = size_fields(options.layers or 3, options.hidden or 256) | dropout
+        fields = new_fields(options) | dropout
         fields |= {"vocab_size": tokenizer.vocab_size, "max_position_embeddings": longest}
         fields |= {"pad_token_id": tokenizer.pad_id}
-        return Seq2Seq(EncoderConfig(**fields), DecoderConfig(**fields)), tokenizer
+        tokens: Shared = "tokens" if options.tie_embeddings == "all" else "nothing"
+        shared = "halves" if options.share_halves else tokens
+        return Seq2Seq(EncoderConfig(**fields), DecoderConfig(**fields, shared=shared)), tokenizer
     bundle = load_bundle(resolve(options.model))
     config = bundle.model.config.model_copy(update=dropout)
     if config.family != "bert" or longest > config.max_position_embeddings:
@@ -154,7 +169,11 @@ def starting_point(options: Seq2SeqOptions, rows: Sequence[ParallelExample]) -> 
         if config.family == "bert":
             problem = f"reads {config.max_position_embeddings} tokens; lower --max-length and --max-target-length"
         raise InputError(problem, field="--model")
-    model = Seq2Seq(config, DecoderConfig(**config.model_dump()))
+    try:
+        decoder = DecoderConfig(**config.model_dump(), shared="halves" if options.share_halves else "nothing")
+    except ValidationError as error:
+        raise InputError(shape_problem(error)[1], field="--model") from None
+    model = Seq2Seq(config, decoder)
     fresh = copy_halves(bundle.model, model)
     log.info("starting fresh: %s", ", ".join(fresh))
     return model, bundle.tokenizer

@@ -1,0 +1,165 @@
+"""The verb `export`: a model directory to one that runs without torch, checked before it is in place.
+
+    OUT/onnx/model.onnx        encoder, head, pooling and normalisation
+    OUT/onnx/encoder_model.onnx  decoder_model.onnx  decoder_with_past_model.onnx    of an encoder-decoder
+    OUT/config.json tokenizer.json …                                                as the model directory has them
+    OUT/modules.json 1_Pooling/config.json …                                        of an embedder
+    OUT/bertsmith.json         task, inputs and outputs, differences to torch, sizes and SHA-256; written last
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertsmith.bundle import load_bundle, resolve, write_description
+from bertsmith.card import CARD
+from bertsmith.config.export import ExportOptions
+from bertsmith.errors import InputError, import_extra
+from bertsmith.export.answers import KINDS, EncoderGraph, encoder_part, kind_of, reads_segments
+from bertsmith.export.card import export_card
+from bertsmith.export.decoders import causal_part, seq2seq_parts
+from bertsmith.export.engine import FOLDER, KIND, open_session
+from bertsmith.export.graph_file import OPSET, write_graph
+from bertsmith.export.part import Part
+from bertsmith.export.verify import Compare, compare_causal, compare_encoder, compare_seq2seq, summary, verify
+from bertsmith.files import check_output, new_directory, read_json, write_file, write_manifest
+from bertsmith.models.seq2seq import Seq2Seq
+from bertsmith.models.sentence import SentenceModules
+from bertsmith.runtime import set_threads, versions
+from bertsmith.writer import load_writer
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""What the verb needs beside the core."""
+
+GENERATE = "generate"
+"""What a model is for that writes text."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A model, taken apart for export."""
+
+    kind: str
+    """A name of `KINDS`, or `GENERATE`."""
+    task: dict[str, Any]
+    """As the model's manifest has it."""
+    parts: list[Part]
+    compare: Compare
+    sizes: dict[str, Any]
+    """Arguments of `verify`."""
+    describe: Callable[[Path], None]
+    """Writes the files beside the graphs into a directory."""
+    per_token: list[str] = field(default_factory=list)
+    """Outputs about tokens."""
+
+
+def export(options: ExportOptions) -> dict[str, Any]:
+    """Read, trace, write, compare; returns what was done. Nothing stays when anything is wrong.
+
+    Raises `InputError` for a model that cannot be exported and without the extra, `RunError` for a graph that does not
+    say what torch says.
+    """
+    check_output(options.out, overwrite=options.overwrite, kind=KIND)
+    for package in PACKAGES:
+        import_extra(package, extra="onnx", field="export")
+    threads = set_threads(options.threads)
+    path = resolve(options.model)
+    if path.absolute().is_relative_to(options.out.absolute()):
+        raise InputError("would take the place of its own source; choose another", file=options.out, field="--out")
+    job = job_of(path)
+    with new_directory(options.out, overwrite=options.overwrite) as directory:
+        folder = directory / FOLDER
+        folder.mkdir()
+        job.describe(directory)
+        metadata = {"bertsmith.kind": job.kind, "bertsmith.source": path.name}
+        files = [name for part in job.parts for name in write_graph(folder, part, metadata=metadata)]
+        sessions = {part.stem: open_session(folder / f"{part.stem}.onnx", threads=threads) for part in job.parts}
+        checked = summary(verify(job.compare, sessions, **job.sizes))
+        sessions.clear()
+        graphs = {
+            f"{part.stem}.onnx": {
+                "inputs": {name: list(axes) for name, axes in part.inputs.items()},
+                "outputs": {name: list(axes) for name, axes in part.outputs.items()},
+            }
+            for part in job.parts
+        }
+        described = {"kind": job.kind, "opset": OPSET, "graphs": graphs, "per_token": job.per_token, **checked}
+        write_file(directory / CARD, export_card(options.out.name, path, described))
+        content = {
+            "kind": KIND,
+            "version": 1,
+            "task": job.task,
+            "onnx": described,
+            "provenance": {"source": options.model, "versions": versions()},
+        }
+        write_manifest(directory, content, exclude=(CARD,))
+        sizes = {name: (folder / name).stat().st_size for name in files}
+    return {
+        "out": str(options.out),
+        "task": job.kind,
+        "files": {f"{FOLDER}/{name}": size for name, size in sizes.items()},
+        "opset": OPSET,
+        "inputs": list(job.parts[-1].inputs)[:3],
+        "outputs": list(job.parts[0].outputs),
+        "shapes": [f"{found['rows']}x{found['length']}" for found in checked["shapes"]],
+        "largest_difference": checked["largest_difference"],
+        "largest_relative_difference": checked["largest_relative_difference"],
+        "limit": checked["limit"],
+    }
+
+
+def job_of(path: Path) -> Job:
+    """What is to be exported of a model directory. Raises `InputError` for one that cannot be read."""
+    file = path / "config.json"
+    values = read_json(file) if file.is_file() else {}
+    writes = isinstance(values, dict) and (values.get("model_type") == "encoder-decoder" or values.get("is_decoder"))
+    return _writer_job(path) if writes else _encoder_job(path)
+
+
+def _encoder_job(path: Path) -> Job:
+    bundle = load_bundle(path)
+    kind, model = kind_of(bundle), bundle.model
+    graph = EncoderGraph(model, kind, bundle.sentence or SentenceModules())
+    part = encoder_part(graph)
+    sentence = bundle.sentence if kind != "embed" else graph.modules
+
+    def describe(directory: Path) -> None:
+        write_description(directory, model, bundle.tokenizer, task=bundle.task, sentence=sentence)
+
+    width = max(size for axes in part.outputs.values() for size in (axes[-1], 1) if isinstance(size, int))
+    sizes = {
+        "positions": model.config.max_position_embeddings,
+        "tokens": model.config.vocab_size,
+        "segments": 2 if reads_segments(model) else 1,
+        "width": width,
+    }
+    per_token = sorted(KINDS[kind].per_token)
+    return Job(kind, bundle.task, [part], compare_encoder(graph), sizes, describe, per_token)
+
+
+def _writer_job(path: Path) -> Job:
+    writer = load_writer(path)
+    model = writer.model
+    config = model.encoder.config if isinstance(model, Seq2Seq) else model.config
+    sizes = {
+        "positions": config.max_position_embeddings,
+        "tokens": config.vocab_size,
+        "segments": 1,
+        "width": config.hidden_size if isinstance(model, Seq2Seq) else config.vocab_size,
+        "left": not isinstance(model, Seq2Seq),
+    }
+
+    def describe(directory: Path) -> None:
+        writer.tokenizer.save(directory)
+        for name in ("config.json", "generation_config.json"):
+            if (path / name).is_file():
+                shutil.copyfile(path / name, directory / name)
+
+    task = writer.task or {"name": GENERATE}
+    if isinstance(model, Seq2Seq):
+        return Job(GENERATE, task, seq2seq_parts(model), compare_seq2seq(model), sizes, describe)
+    return Job(GENERATE, task, [causal_part(model)], compare_causal(model), sizes, describe)

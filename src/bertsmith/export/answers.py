@@ -17,9 +17,9 @@ from bertsmith.errors import InputError
 from bertsmith.export.dense import DenseAttention, PaddedBatch
 from bertsmith.export.part import CHOICES, LENGTH, ROWS, Axes, Part
 from bertsmith.models.bert import Bert
+from bertsmith.models.heads import MaskedLMHead
 from bertsmith.models.sentence import SentenceModules
 from bertsmith.nn.embeddings import Embeddings
-from bertsmith.models.heads import MaskedLMHead
 
 Compute = Callable[[Bert, Tensor, Batch, SentenceModules], dict[str, Tensor]]
 """(model, states `[total, hidden_size]`, batch, …) -> name -> `[total, …]` or `[sequences, …]`."""

@@ -81,7 +81,9 @@ class FirstStep(nn.Module):
         super().__init__()
         self.writer, self.project = model.writer, model.project
 
-    def forward(self, input_ids: Tensor, encoder_attention_mask: Tensor, encoder_hidden_states: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, input_ids: Tensor, encoder_attention_mask: Tensor, encoder_hidden_states: Tensor
+    ) -> tuple[Tensor, ...]:
         """`[rows, length]`, `[rows, source]`, `[rows, source, size]` -> logits `[rows, length, vocab_size]`, and for
         each layer keys and values of the target and of the source."""
         states = encoder_hidden_states if self.project is None else self.project(encoder_hidden_states)

@@ -28,7 +28,9 @@ class PaddedBatch(Batch):
     """`[rows, length]`, bool: where tokens are."""
 
     @classmethod
-    def from_rows(cls, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None, *, first: int = 0) -> PaddedBatch:
+    def from_rows(
+        cls, input_ids: Tensor, mask: Tensor, token_type_ids: Tensor | None, *, first: int = 0
+    ) -> PaddedBatch:
         """`[rows, length]` each; positions are the columns, counted from `first`."""
         rows, length = input_ids.shape
         columns = torch.arange(length, device=input_ids.device) + first

@@ -18,6 +18,9 @@ from bertsmith.files import read_manifest
 KIND = "onnx"
 """`kind` of the manifest of an exported directory."""
 
+GENERATE = "generate"
+"""What a model that writes text is for; it is a task's name otherwise, or one of `export.answers`."""
+
 FOLDER = "onnx"
 """Where its graphs lie, as transformers.js, optimum and sentence-transformers look for them."""
 
@@ -33,9 +36,12 @@ class OnnxModel:
         writes text, and without onnxruntime. `threads`: by default as many as onnxruntime takes, one for each core.
         """
         manifest = read_manifest(directory, kind=KIND)
-        self.directory, self.task = directory, dict(manifest["task"])
-        self.per_token = frozenset(manifest["onnx"]["per_token"])
-        if "model.onnx" not in manifest["onnx"]["graphs"] or self.task["name"] == "generate":
+        self.task: dict[str, Any] = manifest["task"]
+        """What the model was trained for (`tasks.known.task_from_manifest`)."""
+        described = manifest["onnx"]
+        self.per_token = frozenset(described["per_token"])
+        self.has_choices = described["kind"] == "choice"
+        if described["kind"] == GENERATE:
             raise InputError("its graphs write text; an encoder's is needed", file=directory)
         self.session = open_session(directory / FOLDER / "model.onnx", threads=threads)
         self.inputs = tuple(entry.name for entry in self.session.get_inputs())
@@ -44,10 +50,10 @@ class OnnxModel:
     def run(self, batch: Batch) -> dict[str, np.ndarray]:
         """Name -> `[sequences, …]`, or `[sequences, max_seqlen, …]` of what is said about tokens, padding included."""
         feeds = dense_feeds(batch)
-        if self.task["name"] == "choice":
+        if self.has_choices:
             feeds = {name: values[:, None] for name, values in feeds.items()}
         values = run_session(self.session, {name: feeds[name] for name in self.inputs})
-        return {name: found[:, 0] for name, found in values.items()} if self.task["name"] == "choice" else values
+        return {name: found[:, 0] for name, found in values.items()} if self.has_choices else values
 
     def outputs(self, batch: Batch) -> list[np.ndarray]:
         """One float32 array for each input of `batch`, as `Task.outputs` gives it."""

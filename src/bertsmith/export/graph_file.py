@@ -42,7 +42,7 @@ def write_graph(folder: Path, part: Part, *, metadata: Mapping[str, str], most_b
         entry.key, entry.value = key, value
     name = f"{part.stem}.onnx"
     names = [name]
-    if sum(len(tensor.raw_data) for tensor in graph.graph.initializer) > most_bytes:
+    if _weight(graph) > most_bytes:
         names.append(f"{name}_data")
         _move_weights(graph, folder / names[1])
     write_file(folder / name, graph.SerializeToString())
@@ -72,8 +72,14 @@ def traced(part: Part) -> Any:
     for values, named in ((graph.graph.input, part.inputs), (graph.graph.output, part.outputs)):
         for value in values:
             _set_axes(value, named[value.name])
-    onnx.checker.check_model(graph)
+    if _weight(graph) < MOST_BYTES:  # the checker takes no larger ones
+        onnx.checker.check_model(graph)
     return graph
+
+
+def _weight(graph: Any) -> int:
+    """Bytes of the tensors of a graph."""
+    return sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
 
 
 def _named(argument: Any, axes: Iterator[Axes]) -> Any:

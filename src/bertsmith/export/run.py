@@ -1,17 +1,17 @@
 """The verb `export`: a model directory to one that runs without torch, checked before it is in place.
 
-    OUT/onnx/model.onnx        encoder, head, pooling and normalisation
-    OUT/onnx/encoder_model.onnx  decoder_model.onnx  decoder_with_past_model.onnx    of an encoder-decoder
-    OUT/config.json tokenizer.json …                                                as the model directory has them
-    OUT/modules.json 1_Pooling/config.json …                                        of an embedder
-    OUT/bertsmith.json         task, inputs and outputs, differences to torch, sizes and SHA-256; written last
+OUT/onnx/model.onnx        encoder, head, pooling and normalisation
+OUT/onnx/encoder_model.onnx  decoder_model.onnx  decoder_with_past_model.onnx    of an encoder-decoder
+OUT/config.json tokenizer.json …                                                as the model directory has them
+OUT/modules.json 1_Pooling/config.json …                                        of an embedder
+OUT/bertsmith.json         task, inputs and outputs, differences to torch, sizes and SHA-256; written last
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,19 @@ from bertsmith.errors import InputError, import_extra
 from bertsmith.export.answers import KINDS, EncoderGraph, encoder_part, kind_of, reads_segments
 from bertsmith.export.card import export_card
 from bertsmith.export.decoders import causal_part, seq2seq_parts
-from bertsmith.export.engine import FOLDER, KIND, open_session
+from bertsmith.export.engine import FOLDER, GENERATE, KIND, open_session
 from bertsmith.export.graph_file import OPSET, write_graph
 from bertsmith.export.part import Part
 from bertsmith.export.verify import Compare, compare_causal, compare_encoder, compare_seq2seq, summary, verify
 from bertsmith.files import check_output, new_directory, read_json, write_file, write_manifest
-from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.models.sentence import SentenceModules
+from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.runtime import set_threads, versions
+from bertsmith.tasks.embedding import sentence_limit
 from bertsmith.writer import load_writer
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What the verb needs beside the core."""
-
-GENERATE = "generate"
-"""What a model is for that writes text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,9 @@ class Job:
     """Arguments of `verify`."""
     describe: Callable[[Path], None]
     """Writes the files beside the graphs into a directory."""
-    per_token: list[str] = field(default_factory=list)
+    max_length: int
+    """Most tokens of a text, special tokens included."""
+    per_token: tuple[str, ...] = ()
     """Outputs about tokens."""
 
 
@@ -75,7 +75,7 @@ def export(options: ExportOptions) -> dict[str, Any]:
         folder = directory / FOLDER
         folder.mkdir()
         job.describe(directory)
-        metadata = {"bertsmith.kind": job.kind, "bertsmith.source": path.name}
+        metadata = {"task": job.kind, "max_length": str(job.max_length), "source": path.name}
         files = [name for part in job.parts for name in write_graph(folder, part, metadata=metadata)]
         sessions = {part.stem: open_session(folder / f"{part.stem}.onnx", threads=threads) for part in job.parts}
         checked = summary(verify(job.compare, sessions, **job.sizes))
@@ -87,7 +87,14 @@ def export(options: ExportOptions) -> dict[str, Any]:
             }
             for part in job.parts
         }
-        described = {"kind": job.kind, "opset": OPSET, "graphs": graphs, "per_token": job.per_token, **checked}
+        described = {
+            "kind": job.kind,
+            "opset": OPSET,
+            "max_length": job.max_length,
+            "graphs": graphs,
+            "per_token": list(job.per_token),
+            **checked,
+        }
         write_file(directory / CARD, export_card(options.out.name, path, described))
         content = {
             "kind": KIND,
@@ -137,8 +144,10 @@ def _encoder_job(path: Path) -> Job:
         "segments": 2 if reads_segments(model) else 1,
         "width": width,
     }
-    per_token = sorted(KINDS[kind].per_token)
-    return Job(kind, bundle.task, [part], compare_encoder(graph), sizes, describe, per_token)
+    most = sentence_limit(bundle) if kind == "embed" else bundle.task.get("max_length")
+    most = most or min(model.config.max_position_embeddings, bundle.tokenizer.model_max_length)
+    per_token = tuple(sorted(KINDS[kind].per_token))
+    return Job(kind, bundle.task, [part], compare_encoder(graph), sizes, describe, most, per_token)
 
 
 def _writer_job(path: Path) -> Job:
@@ -161,5 +170,5 @@ def _writer_job(path: Path) -> Job:
 
     task = writer.task or {"name": GENERATE}
     if isinstance(model, Seq2Seq):
-        return Job(GENERATE, task, seq2seq_parts(model), compare_seq2seq(model), sizes, describe)
-    return Job(GENERATE, task, [causal_part(model)], compare_causal(model), sizes, describe)
+        return Job(GENERATE, task, seq2seq_parts(model), compare_seq2seq(model), sizes, describe, writer.limit)
+    return Job(GENERATE, task, [causal_part(model)], compare_causal(model), sizes, describe, writer.limit)

@@ -147,14 +147,15 @@ def encoder_part(graph: EncoderGraph) -> Part:
     """The graph with the names of inputs, outputs and axes."""
     axes: Axes = (ROWS, CHOICES, LENGTH) if graph.has_choices else (ROWS, LENGTH)
     names = ["input_ids", "attention_mask"] + (["token_type_ids"] if reads_segments(graph.model) else [])
-    example = torch.ones((2, 3, 5) if graph.has_choices else (2, 5), dtype=torch.long)
+    shape = (2, 3, 5) if graph.has_choices else (2, 5)
+    example = tuple(torch.ones(shape, dtype=torch.long) for _ in names)  # one object each, or they become one input
     with torch.inference_mode():
-        found = graph.answers(*[example] * len(names))
+        found = graph.answers(*example)
     outputs: dict[str, Axes] = {}
     for name, values in found.items():
         known = axes[:-1] + ((LENGTH,) if name in graph.kind.per_token else ())
         outputs[name] = known + tuple(values.shape[len(known) :])
-    return Part("model", graph, tuple([example] * len(names)), dict.fromkeys(names, axes), outputs)
+    return Part("model", graph, example, dict.fromkeys(names, axes), outputs)
 
 
 def drop_spare_rows(embeddings: Embeddings, head: MaskedLMHead | None, *, size: int) -> None:

@@ -140,11 +140,11 @@ def seq2seq_parts(model: Seq2Seq) -> list[Part]:
     drop_spare_rows(model.writer.decoder.embeddings, model.writer.masked_lm, size=config.vocab_size)
     layers, heads, size = range(config.num_hidden_layers), config.num_attention_heads, config.vocab_size
     width = model.encoder.config.hidden_size
-    ids, mask, states = _ones(2, 3), _ones(2, 5), torch.ones(2, 5, width)
+    states = torch.ones(2, 5, width)
     read = Part(
         "encoder_model",
         ReaderGraph(model),
-        (mask, mask),
+        (_ones(2, 5), _ones(2, 5)),
         dict.fromkeys(("input_ids", "attention_mask"), (ROWS, LENGTH)),
         {"last_hidden_state": (ROWS, LENGTH, width)},
     )
@@ -163,7 +163,7 @@ def seq2seq_parts(model: Seq2Seq) -> list[Part]:
     first = Part(
         "decoder_model",
         FirstStep(model),
-        (ids, mask, states),
+        (_ones(2, 3), _ones(2, 5), states),
         tokens | {"encoder_hidden_states": (ROWS, SOURCE, width)},
         logits | cache("present", {"decoder": TARGET, "encoder": SOURCE}),
     )
@@ -171,7 +171,7 @@ def seq2seq_parts(model: Seq2Seq) -> list[Part]:
     following = Part(
         "decoder_with_past_model",
         NextStep(model),
-        (ids, mask, tuple(torch.ones(_shape(axes, {ROWS: 2, PAST: 4, SOURCE: 5})) for axes in past.values())),
+        (_ones(2, 3), _ones(2, 5), _filled(past, {ROWS: 2, PAST: 4, SOURCE: 5})),
         tokens | past,
         logits | cache("present", {"decoder": BOTH}),
     )
@@ -192,11 +192,10 @@ def causal_part(model: CausalLM) -> Part:
         }
 
     past = cache("past_key_values", PAST)
-    example = tuple(torch.ones(_shape(axes, {ROWS: 2, PAST: 4})) for axes in past.values())
     return Part(
         "model",
         CausalGraph(model),
-        (_ones(2, 3), _ones(2, 7), example),
+        (_ones(2, 3), _ones(2, 7), _filled(past, {ROWS: 2, PAST: 4})),
         {"input_ids": (ROWS, LENGTH), "attention_mask": (ROWS, BOTH)} | past,
         {"logits": (ROWS, LENGTH, config.vocab_size)} | cache("present", BOTH),
     )
@@ -206,5 +205,8 @@ def _ones(*shape: int) -> Tensor:
     return torch.ones(shape, dtype=torch.long)
 
 
-def _shape(axes: Axes, sizes: dict[str, int]) -> tuple[int, ...]:
-    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in axes)
+def _filled(tensors: dict[str, Axes], sizes: dict[str, int]) -> tuple[Tensor, ...]:
+    """A tensor for each, with these sizes of the named axes."""
+    return tuple(
+        torch.ones([sizes[axis] if isinstance(axis, str) else axis for axis in axes]) for axes in tensors.values()
+    )

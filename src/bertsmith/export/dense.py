@@ -9,10 +9,10 @@ same, and given another attention and a batch whose rows have one length.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bertsmith.batch import Batch
@@ -81,8 +81,7 @@ class DenseAttention:
         assert isinstance(batch, PaddedBatch)
         assert not dropout
         q, k, v = (batch.rows_of(part).transpose(1, 2) for part in (query, key, value))
-        context = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(window))
-        return context.transpose(1, 2).flatten(0, 1)
+        return attended(q, k, v, self._bias(window))
 
     def _bias(self, window: int | None) -> Tensor:
         """What is added to the scores, `[rows, 1, 1 or length, length]`; made once for all layers."""
@@ -116,8 +115,16 @@ class CachedAttention:
         if self.past is not None:
             k, v = torch.cat([self.past[0], k], dim=2), torch.cat([self.past[1], v], dim=2)
         self.present = k, v
-        context = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
-        return context.transpose(1, 2).flatten(0, 1)
+        return attended(q, k, v, self.bias)
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """`[rows, heads, length, size]` -> `[rows · length, heads, size]` (Vaswani et al. 2017, equation 1).
+
+    The formula, because the exporter makes a larger graph of `scaled_dot_product_attention`.
+    """
+    scores = (query * (1 / math.sqrt(query.shape[-1]))) @ key.transpose(2, 3) + bias
+    return (scores.softmax(-1) @ value).transpose(1, 2).flatten(0, 1)
 
 
 def causal_bias(

@@ -28,6 +28,14 @@ KINDS = {
     "ForPreTraining": "replaced",
     "ForNextSentencePrediction": "next-sentence",
 }
+SOME = [
+    (family, suffix)
+    for family, suffix in CASES
+    if suffix in ("ForMaskedLM", "ForSequenceClassification", "ForPreTraining")
+    or (family == "modernbert" and suffix != "Model")
+]
+"""Every family, and every head of those whose heads differ from BERT's."""
+
 LONG = {"max_position_embeddings": 514}
 
 
@@ -60,9 +68,9 @@ def flattened(found: dict[str, np.ndarray], keep: torch.Tensor, suffix: str) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "suffix"), CASES)
+@pytest.mark.parametrize(("family", "suffix"), SOME)
 def test_every_family_and_head(family: str, suffix: str, tmp_path: Path) -> None:
-    theirs = their_model(family, suffix, dtype=torch.float32, **LONG)
+    theirs = their_model(family, suffix, dtype=torch.float32)
     session, differences = verified(tmp_path, our_model(theirs), KINDS[suffix])
     assert len(differences) == len(SHAPES) == 9
     ids, mask, types = inputs_of(family)

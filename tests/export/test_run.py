@@ -65,6 +65,9 @@ def test_one_file_with_named_inputs_and_its_differences(
     ]
     assert 0 < described["largest_difference"] < 1e-4
     assert described["largest_difference"] == max(shape["largest"] for shape in described["shapes"])
+    content = (out / "onnx/model.onnx").read_bytes()
+    assert str(Path(run_module.__file__).parents[2]).encode() not in content
+    assert b"model.encoder.blocks.1.attention.qkv.Gemm" in content
     config = json.loads((out / "config.json").read_text())
     assert config == json.loads((classifier_dir / "config.json").read_text())
 

@@ -5,8 +5,10 @@ Not here: what the graphs compute (`export.answers`, `export.decoders`), and whe
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,9 @@ MOST_BYTES = 2**31 - 2**24
 
 ALIGNMENT = 4096
 """Of weights that lie beside the graph, so that they can be mapped into memory."""
+
+LOGGERS = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir")
+"""Those of the exporter."""
 
 SMALL = 1024
 """Bytes of a tensor that always stays in the graph."""
@@ -68,13 +73,27 @@ def traced(part: Part) -> Any:
         graph = program.model_proto
     graph.producer_name, graph.producer_version = "bertsmith", __version__
     graph.graph.name = part.stem
-    graph.doc_string = ""
+    _tidy(graph.graph)
     for values, named in ((graph.graph.input, part.inputs), (graph.graph.output, part.outputs)):
         for value in values:
             _set_axes(value, named[value.name])
     if _weight(graph) < MOST_BYTES:  # the checker takes no larger ones
         onnx.checker.check_model(graph)
     return graph
+
+
+def _tidy(graph: Any) -> None:
+    """Name nodes after the modules that they come from, and drop the exporter's notes, which name this machine's files."""
+    count: Counter[str] = Counter()
+    for node in graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "['']"))
+        name = f"{scopes[-2]}.{node.op_type}" if len(scopes) > 1 and scopes[-2] else node.op_type
+        count[name] += 1
+        node.name = f"{name}_{count[name]}" if count[name] > 1 else name
+        node.doc_string = ""
+    for noted in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        noted.ClearField("metadata_props")
 
 
 def _weight(graph: Any) -> int:
@@ -104,7 +123,9 @@ def _set_axes(value: Any, axes: Axes) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter speaks of its own insides, in warnings and logs that no user can do anything about."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -102,10 +102,10 @@ def kind_of(bundle: Bundle) -> str:
 class EncoderGraph(nn.Module):
     """A model over dense inputs, with head, pooling and normalisation. It takes the model's spare rows away."""
 
-    def __init__(self, model: Bert, kind: str, modules: SentenceModules) -> None:
+    def __init__(self, model: Bert, kind: str, sentence: SentenceModules) -> None:
         super().__init__()
         drop_spare_rows(model.encoder.embeddings, model.masked_lm, size=model.config.vocab_size)
-        self.model, self.kind, self.modules = model, KINDS[kind], modules
+        self.model, self.kind, self.sentence = model, KINDS[kind], sentence
         self.has_choices = kind == "choice"
 
     def answers(
@@ -120,9 +120,9 @@ class EncoderGraph(nn.Module):
             token_type_ids = None if token_type_ids is None else token_type_ids.flatten(0, 1)
         batch = PaddedBatch.from_rows(input_ids, attention_mask != 0, token_type_ids)
         states = self.model.encoder(batch, attention=DenseAttention(batch.mask))
-        found = self.kind.compute(self.model, states, batch, self.modules)
+        found = self.kind.compute(self.model, states, batch, self.sentence)
         if self.has_choices:
-            return {name: values.unflatten(0, shape[:2]) for name, values in found.items()}
+            return {name: values.reshape(*shape[:2]) for name, values in found.items()}
         return {
             name: batch.rows_of(values) if name in self.kind.per_token else values for name, values in found.items()
         }
@@ -135,7 +135,7 @@ class EncoderGraph(nn.Module):
 
     def packed(self, batch: Batch) -> dict[str, Tensor]:
         """The same answers over a packed batch: `[total, …]`, or `[sequences, …]`."""
-        return self.kind.compute(self.model, self.model.encoder(batch), batch, self.modules)
+        return self.kind.compute(self.model, self.model.encoder(batch), batch, self.sentence)
 
 
 def reads_segments(model: Bert) -> bool:

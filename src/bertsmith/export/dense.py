@@ -59,7 +59,7 @@ class PaddedBatch(Batch):
     def rows_of(self, values: Tensor) -> Tensor:
         """`[rows · length, …]` -> `[rows, length, …]`."""
         rows, length = self.mask.shape
-        return values.unflatten(0, (rows, length))
+        return values.reshape(rows, length, *values.shape[1:])
 
 
 class DenseAttention:

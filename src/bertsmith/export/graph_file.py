@@ -83,7 +83,7 @@ def traced(part: Part) -> Any:
 
 
 def _tidy(graph: Any) -> None:
-    """Name nodes after the modules that they come from, and drop the exporter's notes, which name this machine's files."""
+    """Name nodes after the modules that they come from, and drop the exporter's notes: they name files of ours."""
     count: Counter[str] = Counter()
     for node in graph.node:
         notes = {note.key: note.value for note in node.metadata_props}

@@ -132,7 +132,7 @@ def _encoder_job(path: Path) -> Job:
     kind, model = kind_of(bundle), bundle.model
     graph = EncoderGraph(model, kind, bundle.sentence or SentenceModules())
     part = encoder_part(graph)
-    sentence = bundle.sentence if kind != "embed" else graph.modules
+    sentence = bundle.sentence if kind != "embed" else graph.sentence
 
     def describe(directory: Path) -> None:
         write_description(directory, model, bundle.tokenizer, task=bundle.task, sentence=sentence)

@@ -106,7 +106,7 @@ def verify(
 def _pieces(pairs: list[tuple[np.ndarray, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """The same numbers, some at a time: logits of a large vocabulary fill the memory as they are."""
     for theirs, ours in pairs:
-        yield from zip(torch.from_numpy(theirs).split(AT_A_TIME), ours.split(AT_A_TIME), strict=True)
+        yield from zip(torch.split(torch.from_numpy(theirs), AT_A_TIME), torch.split(ours, AT_A_TIME), strict=True)
 
 
 def summary(differences: list[Difference]) -> dict[str, Any]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from bertsmith.config.encoder import EncoderConfig
 from bertsmith.export.engine import run_session
 from bertsmith.export.verify import SHAPES
+from bertsmith.models.bert import Bert
 from bertsmith.models.pooling import POOLINGS, Projection
 from bertsmith.models.sentence import SentenceModules
+from bertsmith.presets import LAYOUTS
 from tests.export.graphs import verified
 from tests.parity.families import CASES, inputs_of, our_model, run_theirs, their_model, their_outputs
 from tests.parity.heads import CHOICES, their_logits
 from tests.parity.heads import run_theirs as run_bert
-from tests.parity.reference import HEADS, dense_input, pair
+from tests.parity.reference import HEADS, dense_input, pair, redraw
 
 KINDS = {
     "Model": "encode",
@@ -100,6 +104,24 @@ def test_every_head_of_bert(name: str, tmp_path: Path) -> None:
     for key, values in found.items():
         reference = expected[key]
         assert ((values - reference).abs() / reference.abs().clamp(min=1)).max() < 1e-4, key
+
+
+SIZES = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+OTHERS: dict[str, dict[str, Any]] = {
+    name: LAYOUTS[name] | SIZES | {"max_position_embeddings": 40} for name in ("codertimo", "handwritten", "original")
+}
+OTHERS["pruned"] = SIZES | {"max_position_embeddings": 40, "pruned_heads": {0: (1, 2), 1: (0,)}}
+OTHERS["value heads"] = SIZES | {"max_position_embeddings": 40, "attention_head_size": 6, "value_head_size": 10}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_layouts_that_transformers_does_not_know(name: str, tmp_path: Path) -> None:
+    model = Bert(EncoderConfig(**OTHERS[name]), heads=("masked_lm",)).eval()
+    redraw(model)
+    session, differences = verified(tmp_path, model, "fill-mask")
+    assert len(differences) == 9
+    assert session.get_outputs()[0].shape == ["batch_size", "sequence_length", 99]
 
 
 def modules(kind: str) -> SentenceModules:

@@ -28,7 +28,7 @@ from tests.cli.run import assert_refused, bertsmith
 from tests.export.graphs import verified
 from tests.interop.sentence_models import TEXTS, bert_directory, saved, theirs
 from tests.parity.reference import pair
-from tests.tasks.examples import OPTIONS, options
+from tests.tasks.examples import options
 from tests.train.test_crashes import CAN_MOUNT
 
 EXAMPLE = Path(__file__).parents[2] / "examples/onnx_only.py"
@@ -79,7 +79,7 @@ def trained(kind: str, encoder_dir: Path, folder: Path) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(OPTIONS))
+@pytest.mark.parametrize("kind", ["classify", "tag", "qa", "choice", "embed", "rerank"])
 def test_the_engine_answers_what_predict_answers(kind: str, encoder_dir: Path, tmp_path: Path, capsys: Any) -> None:
     given = trained(kind, encoder_dir, tmp_path / "rows")
     outcome = bertsmith(capsys, "export", given.out, "--out", tmp_path / "out", "--json")
@@ -173,6 +173,20 @@ def test_one_changed_bit_is_refused_with_one_line(exported: Path, tmp_path: Path
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"model\.onnx: its SHA-256 is not the manifest's"):
         OnnxModel(out)
+
+
+def test_more_tokens_than_positions_are_refused(exported: Path) -> None:
+    batch = Batch.from_sequences([np.full(64, 5), np.full(65, 5)])
+    with pytest.raises(InputError, match="a sequence has 65 tokens, the model has 64 positions"):
+        OnnxModel(exported).outputs(batch)
+
+
+def test_the_engine_takes_packed_sequences_of_any_lengths_in_their_order(exported: Path, classifier_dir: Path) -> None:
+    batch = Batch.from_sequences([np.arange(length) % 60 for length in (1, 64, 7, 64, 2)])
+    model = load_bundle(classifier_dir).model
+    with torch.inference_mode():
+        expected = model.classification_logits(model.encoder(batch), batch).numpy()
+    np.testing.assert_allclose(np.stack(OnnxModel(exported, threads=1).outputs(batch)), expected, rtol=0, atol=1e-5)
 
 
 def test_a_graph_that_is_none_is_refused(tmp_path: Path) -> None:

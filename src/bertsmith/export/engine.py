@@ -40,6 +40,7 @@ class OnnxModel:
         """What the model was trained for (`tasks.known.task_from_manifest`)."""
         described = manifest["onnx"]
         self.per_token = frozenset(described["per_token"])
+        self.positions: int = described["positions"]
         self.has_choices = described["kind"] == "choice"
         if described["kind"] == GENERATE:
             raise InputError("its graphs write text; an encoder's is needed", file=directory)
@@ -48,7 +49,14 @@ class OnnxModel:
         self.names = tuple(entry.name for entry in self.session.get_outputs())
 
     def run(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Name -> `[sequences, …]`, or `[sequences, max_seqlen, …]` of what is said about tokens, padding included."""
+        """Name -> `[sequences, …]`, or `[sequences, max_seqlen, …]` of what is said about tokens, padding included.
+
+        Raises `InputError` for a sequence longer than the positions.
+        """
+        if batch.max_seqlen > self.positions:
+            raise InputError(
+                f"a sequence has {batch.max_seqlen} tokens, the model has {self.positions} positions; shorten the text"
+            )
         feeds = dense_feeds(batch)
         if self.has_choices:
             feeds = {name: values[:, None] for name, values in feeds.items()}

@@ -91,6 +91,7 @@ def export(options: ExportOptions) -> dict[str, Any]:
             "kind": job.kind,
             "opset": OPSET,
             "max_length": job.max_length,
+            "positions": job.sizes["positions"],
             "graphs": graphs,
             "per_token": list(job.per_token),
             **checked,

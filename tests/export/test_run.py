@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from bertsmith.batch import Batch
+from bertsmith.bundle import load_bundle
 from bertsmith.errors import InputError
 from bertsmith.export import run as run_module
 from bertsmith.export.answers import EncoderGraph, encoder_part
@@ -70,6 +72,26 @@ def test_one_file_with_named_inputs_and_its_differences(
     assert b"model.encoder.blocks.1.attention.qkv.Gemm" in content
     config = json.loads((out / "config.json").read_text())
     assert config == json.loads((classifier_dir / "config.json").read_text())
+
+
+def test_a_pretrained_encoder_guesses_or_embeds(encoder_dir: Path, tmp_path: Path, capsys: Any) -> None:
+    outcome = bertsmith(capsys, "export", encoder_dir, "--out", tmp_path / "guesses", "--json")
+    assert json.loads(outcome.out)["task"] == "fill-mask"
+    outcome = bertsmith(capsys, "export", encoder_dir, "--out", tmp_path / "vectors", "--task", "embed", "--json")
+    assert json.loads(outcome.out)["outputs"] == ["last_hidden_state", "sentence_embedding"]
+    model = load(encoder_dir, device="cpu")
+    texts = ["the cat eats some bread.", "a dog"]
+    batch = Batch.from_sequences([np.array(model.bundle.tokenizer.encode(text).ids) for text in texts])
+    engine = OnnxModel(tmp_path / "vectors", threads=1)
+    np.testing.assert_allclose(np.stack(engine.outputs(batch)), model.embed(texts), rtol=0, atol=1e-5)
+    guesses = OnnxModel(tmp_path / "guesses", threads=1).outputs(batch)
+    for found, expected in zip(guesses, model.logits(texts), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_task_that_the_model_has_no_head_for_is_refused(classifier_dir: Path, tmp_path: Path, capsys: Any) -> None:
+    outcome = bertsmith(capsys, "export", classifier_dir, "--out", tmp_path / "out", "--task", "fill-mask")
+    assert_refused(outcome, 'field "--task": the model has no head for it', tmp_path / "out")
 
 
 def trained(kind: str, encoder_dir: Path, folder: Path) -> Any:

@@ -75,20 +75,23 @@ KINDS: dict[str, Kind] = {
 """Name -> answers. Those of `tasks.known.TASKS` have the task's name."""
 
 
-def kind_of(bundle: Bundle) -> str:
-    """What the model is for: its task, or what its heads say. Raises `InputError` for a task that its head is not
-    there for, and for sentence-transformers files that cannot be followed."""
-    task, model = bundle.task["name"], bundle.model
+def kind_of(bundle: Bundle, wanted: str | None = None) -> str:
+    """What the model is for: what is `wanted`, its task, or what its heads say. Raises `InputError` for a task that it
+    has no head for, and for sentence-transformers files that cannot be followed."""
+    task, model = wanted or bundle.task["name"], bundle.model
     heads = {
         "classify": model.classifier,
         "rerank": model.classifier,
         "tag": model.token_classifier,
         "qa": model.question_answering,
         "choice": model.multiple_choice,
+        "fill-mask": model.masked_lm,
     }
     if task == "embed" and bundle.sentence_problem is not None:
         raise bundle.sentence_problem
     if task in heads and heads[task] is None:
+        if wanted is not None:
+            raise InputError("the model has no head for it", field="--task")
         raise InputError(f"its task is {task}, and it has no head for it", file=bundle.path)
     if task in KINDS:
         return str(task)

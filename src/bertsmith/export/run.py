@@ -70,7 +70,7 @@ def export(options: ExportOptions) -> dict[str, Any]:
     path = resolve(options.model)
     if path.absolute().is_relative_to(options.out.absolute()):
         raise InputError("would take the place of its own source; choose another", file=options.out, field="--out")
-    job = job_of(path)
+    job = job_of(path, options.task)
     with new_directory(options.out, overwrite=options.overwrite) as directory:
         folder = directory / FOLDER
         folder.mkdir()
@@ -120,23 +120,28 @@ def export(options: ExportOptions) -> dict[str, Any]:
     }
 
 
-def job_of(path: Path) -> Job:
-    """What is to be exported of a model directory. Raises `InputError` for one that cannot be read."""
+def job_of(path: Path, wanted: str | None) -> Job:
+    """What is to be exported of a model directory. Raises `InputError` for one that cannot be read, or cannot answer
+    what is `wanted`.
+    """
     file = path / "config.json"
     values = read_json(file) if file.is_file() else {}
     writes = isinstance(values, dict) and (values.get("model_type") == "encoder-decoder" or values.get("is_decoder"))
-    return _writer_job(path) if writes else _encoder_job(path)
+    if writes and wanted is not None:
+        raise InputError("the model writes text; leave it out", field="--task")
+    return _writer_job(path) if writes else _encoder_job(path, wanted)
 
 
-def _encoder_job(path: Path) -> Job:
+def _encoder_job(path: Path, wanted: str | None) -> Job:
     bundle = load_bundle(path)
-    kind, model = kind_of(bundle), bundle.model
+    kind, model = kind_of(bundle, wanted), bundle.model
+    task = bundle.task if kind == bundle.task["name"] else {"name": kind, "long_docs": "truncate"}
     graph = EncoderGraph(model, kind, bundle.sentence or SentenceModules())
     part = encoder_part(graph)
     sentence = bundle.sentence if kind != "embed" else graph.sentence
 
     def describe(directory: Path) -> None:
-        write_description(directory, model, bundle.tokenizer, task=bundle.task, sentence=sentence)
+        write_description(directory, model, bundle.tokenizer, task=task, sentence=sentence)
 
     width = max(size for axes in part.outputs.values() for size in (axes[-1], 1) if isinstance(size, int))
     sizes = {
@@ -145,10 +150,10 @@ def _encoder_job(path: Path) -> Job:
         "segments": 2 if reads_segments(model) else 1,
         "width": width,
     }
-    most = sentence_limit(bundle) if kind == "embed" else bundle.task.get("max_length")
+    most = sentence_limit(bundle) if kind == "embed" else task.get("max_length")
     most = most or min(model.config.max_position_embeddings, bundle.tokenizer.model_max_length)
     per_token = tuple(sorted(KINDS[kind].per_token))
-    return Job(kind, bundle.task, [part], compare_encoder(graph), sizes, describe, most, per_token)
+    return Job(kind, task, [part], compare_encoder(graph), sizes, describe, most, per_token)
 
 
 def _writer_job(path: Path) -> Job:

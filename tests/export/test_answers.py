@@ -130,6 +130,7 @@ def modules(kind: str) -> SentenceModules:
     return SentenceModules((kind,), (Projection(weight, bias, "tanh"),), normalize=True, truncate_dim=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", POOLINGS)
 def test_pooling_projection_and_normalisation_are_in_the_graph(kind: str, tmp_path: Path) -> None:
     _, ours = pair("BertModel", dtype=torch.float32, **LONG)
@@ -139,12 +140,14 @@ def test_pooling_projection_and_normalisation_are_in_the_graph(kind: str, tmp_pa
     assert len(differences) == 9
 
 
+@pytest.mark.slow
 def test_several_poolings_end_to_end(tmp_path: Path) -> None:
     _, ours = pair("BertModel", dtype=torch.float32)
     session, _ = verified(tmp_path, ours, "embed", SentenceModules(("mean", "cls")))
     assert session.get_outputs()[1].shape == ["batch_size", 64]
 
 
+@pytest.mark.slow
 def test_a_row_without_tokens_spoils_no_other(tmp_path: Path) -> None:
     _, ours = pair("BertModel", dtype=torch.float32)
     session, _ = verified(tmp_path, ours, "embed", SentenceModules(normalize=True))

@@ -38,6 +38,6 @@ def test_netron_s_server_answers_with_the_graph(file: Path) -> None:
     assert b'content="/data/model.onnx"' in served(address, "")
     assert served(address, "data/model.onnx") == file.read_bytes()
     read: Any = json.loads(served(netron.serve(None, onnx.load(file)), "data/model.netron"))
-    names = [node["name"] for node in read["modules"][0]["nodes"]]
+    names = [node["name"] for node in read["graphs"][0]["nodes"]]
     assert len(set(names)) == len(names) > 50
     assert "model.encoder.blocks.0.attention.qkv.Gemm" in names

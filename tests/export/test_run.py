@@ -45,6 +45,7 @@ def exported(classifier_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
+@pytest.mark.slow
 def test_one_file_with_named_inputs_and_its_differences(
     classifier_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +75,7 @@ def test_one_file_with_named_inputs_and_its_differences(
     assert config == json.loads((classifier_dir / "config.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_pretrained_encoder_guesses_or_embeds(encoder_dir: Path, tmp_path: Path, capsys: Any) -> None:
     outcome = bertsmith(capsys, "export", encoder_dir, "--out", tmp_path / "guesses", "--json")
     assert json.loads(outcome.out)["task"] == "fill-mask"
@@ -120,6 +122,7 @@ def test_the_engine_answers_what_predict_answers(kind: str, encoder_dir: Path, t
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_embedder_s_vectors_are_those_of_sentence_transformers(
     tokenizer_dir: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -149,6 +152,7 @@ def example(directory: Path, texts: list[str]) -> subprocess.CompletedProcess[st
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_example_needs_neither_torch_nor_bertsmith(exported: Path, classifier_dir: Path) -> None:
     texts = ["the cat eats some bread.", "the dog likes a red ball."]
     ran = example(exported, texts)
@@ -161,6 +165,7 @@ def test_the_example_needs_neither_torch_nor_bertsmith(exported: Path, classifie
     assert ran.stdout.splitlines() == expected
 
 
+@pytest.mark.slow
 def test_what_exists_is_kept_unless_told_otherwise(
     exported: Path, classifier_dir: Path, tmp_path: Path, capsys: Any
 ) -> None:
@@ -186,6 +191,7 @@ def test_a_model_directory_is_never_replaced(
     read_manifest(model, kind="model")
 
 
+@pytest.mark.slow
 def test_one_changed_bit_is_refused_with_one_line(exported: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(exported, out)
@@ -197,12 +203,14 @@ def test_one_changed_bit_is_refused_with_one_line(exported: Path, tmp_path: Path
         OnnxModel(out)
 
 
+@pytest.mark.slow
 def test_more_tokens_than_positions_are_refused(exported: Path) -> None:
     batch = Batch.from_sequences([np.full(64, 5), np.full(65, 5)])
     with pytest.raises(InputError, match="a sequence has 65 tokens, the model has 64 positions"):
         OnnxModel(exported).outputs(batch)
 
 
+@pytest.mark.slow
 def test_the_engine_takes_packed_sequences_of_any_lengths_in_their_order(exported: Path, classifier_dir: Path) -> None:
     batch = Batch.from_sequences([np.arange(length) % 60 for length in (1, 64, 7, 64, 2)])
     model = load_bundle(classifier_dir).model
@@ -227,6 +235,7 @@ def test_a_missing_extra_is_named(
     assert_refused(outcome, rf'needs {package}: pip install "bertsmith\[onnx\]"', tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_not_the_model_is_not_written(
     classifier_dir: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +277,7 @@ def test_a_full_disk_leaves_nothing(size: str, classifier_dir: Path, tmp_path: P
     assert ran.stdout.splitlines() == ["exit code 1"]
 
 
+@pytest.mark.slow
 def test_weights_too_large_for_one_file_lie_beside_it(tmp_path: Path) -> None:
     _, ours = pair("BertModel", dtype=torch.float32)
     graph = EncoderGraph(ours, "encode", SentenceModules())

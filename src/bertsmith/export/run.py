@@ -135,7 +135,9 @@ def job_of(path: Path, wanted: str | None) -> Job:
 def _encoder_job(path: Path, wanted: str | None) -> Job:
     bundle = load_bundle(path)
     kind, model = kind_of(bundle, wanted), bundle.model
-    task = bundle.task if kind == bundle.task["name"] else {"name": kind, "long_docs": "truncate"}
+    task = bundle.task if kind == bundle.task["name"] else {"name": kind}
+    if kind == "embed":
+        task = {"long_docs": "truncate"} | task
     graph = EncoderGraph(model, kind, bundle.sentence or SentenceModules())
     part = encoder_part(graph)
     sentence = bundle.sentence if kind != "embed" else graph.sentence

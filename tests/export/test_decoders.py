@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import pytest
 import torch
 
 from bertsmith.batch import Batch
+from bertsmith.errors import InputError
 from bertsmith.export.decoders import causal_part, seq2seq_parts
-from bertsmith.export.engine import run_session
+from bertsmith.export.engine import OnnxModel, run_session
 from bertsmith.export.verify import compare_causal, compare_seq2seq, verify
+from bertsmith.files import read_manifest
 from bertsmith.models.generate import Search, generate
+from tests.cli.run import assert_refused, bertsmith
 from tests.export.graphs import sessions_of
 from tests.parity.decoders import END, SHAPE, START, causal_pair, seq2seq_pair
+from tests.test_generate import write
 
 TOKENS = {"positions": SHAPE["max_position_embeddings"], "tokens": SHAPE["vocab_size"], "segments": 1, "width": 99}
 SEARCH = Search(end=END, max_new_tokens=7)
@@ -91,3 +96,28 @@ def test_a_decoder_alone_goes_on_with_a_text(tmp_path: Path) -> None:
         past, tokens = renamed(step), greedy(step["logits"])
         written.append(tokens)
     assert cut(np.concatenate(written, axis=1)) == generate(ours, [prompt], [], SEARCH)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("decoder", ["model.onnx"]),
+        ("both", ["decoder_model.onnx", "decoder_with_past_model.onnx", "encoder_model.onnx"]),
+    ],
+)
+def test_directories_that_write_are_exported(
+    kind: str, files: list[str], tokenizer_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(kind, tokenizer_dir, tmp_path / "model")
+    out = tmp_path / "out"
+    outcome = bertsmith(capsys, "export", tmp_path / "model", "--out", out, "--json")
+    assert outcome.code == 0, outcome.err
+    assert sorted(json.loads(outcome.out)["files"]) == [f"onnx/{name}" for name in files]
+    assert read_manifest(out, kind="onnx")["onnx"]["kind"] == "generate"
+    for name in ("config.json", "generation_config.json"):
+        assert (out / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+    with pytest.raises(InputError, match="its graphs write text"):
+        OnnxModel(out)
+    outcome = bertsmith(capsys, "export", tmp_path / "model", "--out", tmp_path / "other", "--task", "embed")
+    assert_refused(outcome, 'field "--task": the model writes text', tmp_path / "other")

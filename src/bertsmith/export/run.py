@@ -135,7 +135,7 @@ def job_of(path: Path, wanted: str | None) -> Job:
 def _encoder_job(path: Path, wanted: str | None) -> Job:
     bundle = load_bundle(path)
     kind, model = kind_of(bundle, wanted), bundle.model
-    task = bundle.task if kind == bundle.task["name"] else {"name": kind}
+    task: dict[str, Any] = bundle.task if kind == bundle.task["name"] else {"name": kind}
     if kind == "embed":
         task = {"long_docs": "truncate"} | task
     graph = EncoderGraph(model, kind, bundle.sentence or SentenceModules())
@@ -152,8 +152,8 @@ def _encoder_job(path: Path, wanted: str | None) -> Job:
         "segments": 2 if reads_segments(model) else 1,
         "width": width,
     }
-    most = sentence_limit(bundle) if kind == "embed" else task.get("max_length")
-    most = most or min(model.config.max_position_embeddings, bundle.tokenizer.model_max_length)
+    usual = min(model.config.max_position_embeddings, bundle.tokenizer.model_max_length)
+    most = sentence_limit(bundle) if kind == "embed" else int(task.get("max_length") or usual)
     per_token = tuple(sorted(KINDS[kind].per_token))
     return Job(kind, task, [part], compare_encoder(graph), sizes, describe, most, per_token)
 

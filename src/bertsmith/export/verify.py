@@ -91,7 +91,7 @@ def verify(
             pairs = compare(sessions, sample)
         largest = relative = 0.0
         for theirs, ours in _pieces(pairs):
-            apart = (theirs - ours).abs()
+            apart = (theirs - ours).abs().nan_to_num(nan=float("inf"))
             largest = max(largest, float(apart.max()))
             relative = max(relative, float((apart / ours.abs().clamp(min=1)).max()))
         found.append(Difference(rows, length, largest, relative))

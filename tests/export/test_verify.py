@@ -50,7 +50,7 @@ def test_a_difference_counts_by_the_size_of_the_number(size: float, difference: 
     if fits:
         assert summary(verify(compare, {}, **SIZES))["largest_difference"] == pytest.approx(difference, rel=0.05)
     else:
-        with pytest.raises(RunError, match="1 x 2 tokens differ by 0.0002 from torch .*nothing was written"):
+        with pytest.raises(RunError, match=r"1 x 2 tokens differ by 0\.0002 from torch .*nothing was written"):
             verify(compare, {}, **SIZES)
 
 
@@ -58,6 +58,8 @@ def test_what_is_no_number_is_never_equal() -> None:
     for bad in (float("nan"), float("inf")):
         with pytest.raises(RunError, match="differ by inf"):
             verify(off_by(torch.ones(4), bad), {}, **SIZES)
+        with pytest.raises(RunError, match="differ by inf"):
+            verify(off_by(torch.full((4,), bad), 0.0), {}, **SIZES)
 
 
 def test_a_large_vocabulary_is_tried_in_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,9 +91,9 @@ def verify(
             pairs = compare(sessions, sample)
         largest = relative = 0.0
         for theirs, ours in _pieces(pairs):
-            apart = (theirs - ours).abs().nan_to_num(nan=float("inf"))
-            largest = max(largest, float(apart.max()))
-            relative = max(relative, float((apart / ours.abs().clamp(min=1)).max()))
+            apart = (theirs - ours).abs()
+            largest = max(largest, _largest(apart))
+            relative = max(relative, _largest(apart / ours.abs().clamp(min=1)))
         found.append(Difference(rows, length, largest, relative))
         if not relative <= LIMIT:
             raise RunError(
@@ -101,6 +101,11 @@ def verify(
                 f"({relative:.3g} of the size, the limit is {LIMIT:g}); nothing was written"
             )
     return found
+
+
+def _largest(values: Tensor) -> float:
+    """The largest number; infinite if one is none."""
+    return float(values.max()) if torch.isfinite(values).all() else float("inf")
 
 
 def _pieces(pairs: list[tuple[np.ndarray, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:

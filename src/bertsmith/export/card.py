@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-from bertsmith.card import licence_of
 
 PIPELINES = {
     "classify": "text-classification",
@@ -19,8 +16,8 @@ PIPELINES = {
 """Kind of a graph -> transformers.js's pipeline."""
 
 
-def export_card(title: str, source: Path, described: dict[str, Any]) -> str:
-    """Markdown. `described`: what the manifest says under `onnx`."""
+def export_card(title: str, source: str, described: dict[str, Any], *, licence: str) -> str:
+    """Markdown. `source`: name of the model; `described`: what the manifest says under `onnx`."""
     pipeline = PIPELINES.get(described["kind"])
     tag = f"pipeline_tag: {pipeline}\n" if pipeline else ""
     graphs = "\n".join(
@@ -38,12 +35,12 @@ const run = await pipeline('{pipeline}', 'DIR', {{ dtype: 'fp32' }});
 """
     return f"""---
 library_name: transformers.js
-license: {licence_of(source)}
+license: {licence}
 {tag}---
 
 # {title}
 
-`{source.name}` as ONNX, written by `bertsmith export`, operators of version {described["opset"]}.
+`{source}` as ONNX, written by `bertsmith export`, operators of version {described["opset"]}.
 
 | file | inputs | outputs |
 |---|---|---|

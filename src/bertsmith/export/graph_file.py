@@ -56,7 +56,6 @@ def write_graph(folder: Path, part: Part, *, metadata: Mapping[str, str], most_b
 
 def traced(part: Part) -> Any:
     """The `onnx.ModelProto` of a part."""
-    import_extra("onnxscript", extra="onnx", field="export")
     onnx = import_extra("onnx", extra="onnx", field="export")
     axes = iter(part.inputs.values())
     shapes = tuple(_named(argument, axes) for argument in part.example)

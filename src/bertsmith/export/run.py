@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.bundle import load_bundle, resolve, write_description
-from bertsmith.card import CARD
+from bertsmith.card import CARD, licence_of
 from bertsmith.config.export import ExportOptions
 from bertsmith.errors import InputError, import_extra
 from bertsmith.export.answers import KINDS, EncoderGraph, encoder_part, kind_of, reads_segments
@@ -35,6 +35,9 @@ from bertsmith.writer import load_writer
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What the verb needs beside the core."""
+
+CACHE = ("past_key_values.", "present.")
+"""How names of a decoder's cache begin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,54 +73,56 @@ def export(options: ExportOptions) -> dict[str, Any]:
     path = resolve(options.model)
     if path.absolute().is_relative_to(options.out.absolute()):
         raise InputError("would take the place of its own source; choose another", file=options.out, field="--out")
+    name = options.model.removeprefix("hf:") if options.model.startswith("hf:") else path.absolute().name
     job = job_of(path, options.task)
     with new_directory(options.out, overwrite=options.overwrite) as directory:
-        folder = directory / FOLDER
-        folder.mkdir()
-        job.describe(directory)
-        metadata = {"task": job.kind, "max_length": str(job.max_length), "source": path.name}
-        files = [name for part in job.parts for name in write_graph(folder, part, metadata=metadata)]
-        sessions = {part.stem: open_session(folder / f"{part.stem}.onnx", threads=threads) for part in job.parts}
-        checked = summary(verify(job.compare, sessions, **job.sizes))
-        sessions.clear()
-        graphs = {
-            f"{part.stem}.onnx": {
-                "inputs": {name: list(axes) for name, axes in part.inputs.items()},
-                "outputs": {name: list(axes) for name, axes in part.outputs.items()},
-            }
-            for part in job.parts
-        }
-        described = {
-            "kind": job.kind,
-            "opset": OPSET,
-            "max_length": job.max_length,
-            "positions": job.sizes["positions"],
-            "graphs": graphs,
-            "per_token": list(job.per_token),
-            **checked,
-        }
-        write_file(directory / CARD, export_card(options.out.name, path, described))
-        content = {
-            "kind": KIND,
-            "version": 1,
-            "task": job.task,
-            "onnx": described,
-            "provenance": {"source": options.model, "versions": versions()},
-        }
+        sizes, described = _write(directory, job, source=name, threads=threads)
+        card = export_card(options.out.name, name, described, licence=licence_of(path))
+        write_file(directory / CARD, card)
+        provenance = {"source": options.model, "versions": versions()}
+        content = {"kind": KIND, "version": 1, "task": job.task, "onnx": described, "provenance": provenance}
         write_manifest(directory, content, exclude=(CARD,))
-        sizes = {name: (folder / name).stat().st_size for name in files}
+    first = next(iter(described["graphs"].values()))
     return {
         "out": str(options.out),
         "task": job.kind,
-        "files": {f"{FOLDER}/{name}": size for name, size in sizes.items()},
+        "files": sizes,
         "opset": OPSET,
-        "inputs": list(job.parts[-1].inputs)[:3],
-        "outputs": list(job.parts[0].outputs),
-        "shapes": [f"{found['rows']}x{found['length']}" for found in checked["shapes"]],
-        "largest_difference": checked["largest_difference"],
-        "largest_relative_difference": checked["largest_relative_difference"],
-        "limit": checked["limit"],
+        "inputs": [name for name in first["inputs"] if not name.startswith(CACHE)],
+        "outputs": [name for name in first["outputs"] if not name.startswith(CACHE)],
+        "shapes": [f"{found['rows']}x{found['length']}" for found in described["shapes"]],
+        "largest_difference": described["largest_difference"],
+        "largest_relative_difference": described["largest_relative_difference"],
+        "limit": described["limit"],
     }
+
+
+def _write(directory: Path, job: Job, *, source: str, threads: int) -> tuple[dict[str, int], dict[str, Any]]:
+    """Write and compare the graphs; bytes of each file, and what the manifest says of them."""
+    folder = directory / FOLDER
+    folder.mkdir()
+    job.describe(directory)
+    metadata = {"task": job.kind, "max_length": str(job.max_length), "source": source}
+    files = [name for part in job.parts for name in write_graph(folder, part, metadata=metadata)]
+    sessions = {part.stem: open_session(folder / f"{part.stem}.onnx", threads=threads) for part in job.parts}
+    differences = verify(job.compare, sessions, **job.sizes)
+    graphs = {
+        f"{part.stem}.onnx": {
+            "inputs": {name: list(axes) for name, axes in part.inputs.items()},
+            "outputs": {name: list(axes) for name, axes in part.outputs.items()},
+        }
+        for part in job.parts
+    }
+    described = {
+        "kind": job.kind,
+        "opset": OPSET,
+        "max_length": job.max_length,
+        "positions": job.sizes["positions"],
+        "graphs": graphs,
+        "per_token": list(job.per_token),
+        **summary(differences),
+    }
+    return {f"{FOLDER}/{name}": (folder / name).stat().st_size for name in files}, described
 
 
 def job_of(path: Path, wanted: str | None) -> Job:

@@ -56,6 +56,20 @@ class Batch:
         """`[sequences]`, int64: where the first token ([CLS]) of each sequence stands."""
         return self.cu_seqlens[:-1].long()
 
+    def counts(self, like: Tensor) -> Tensor:
+        """`[sequences]`: tokens of each sequence, of the device and type of `like`."""
+        return torch.tensor(self.lengths, device=like.device, dtype=like.dtype)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """`[total, size]` -> `[sequences, size]`: added up over each sequence."""
+        lengths = torch.tensor(self.lengths, device=values.device)
+        owner = torch.repeat_interleave(torch.arange(len(self.lengths), device=values.device), lengths)
+        return values.new_zeros(len(self.lengths), values.shape[1]).index_add(0, owner, values)
+
+    def maxima(self, values: Tensor) -> Tensor:
+        """`[total, size]` -> `[sequences, size]`: the largest of each sequence."""
+        return torch.stack([part.amax(0) for part in self.split(values)])
+
     @classmethod
     def from_sequences(
         cls,

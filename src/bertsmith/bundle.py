@@ -24,14 +24,12 @@ from torch import Tensor, nn
 
 from bertsmith.card import CARD, Card, model_card
 from bertsmith.config.encoder import EncoderConfig
-from bertsmith.config.families import to_hf
 from bertsmith.errors import InputError, listing, nearest
 from bertsmith.files import MANIFEST, read_json, read_manifest, to_json, write_file, write_manifest
 from bertsmith.interop import families
-from bertsmith.interop.config_file import architectures, read_config
+from bertsmith.interop.config_file import PROBLEM_TYPES, architectures, described, read_config
 from bertsmith.interop.keymap import Rule, their_names, to_ours, to_theirs
 from bertsmith.interop.sentence_transformers import (
-    SIGMOIDS,
     is_cross_encoder,
     read_sentence_modules,
     write_sentence_modules,
@@ -81,34 +79,28 @@ def write_bundle(
 ) -> None:
     """Write a model into `directory` (which exists); the manifest comes last, and leaves `train/` out.
 
-    `task["labels"]`, if there, become `id2label` of `config.json`. `sentence` makes it a directory that
-    sentence-transformers loads as an embedder.
+    `sentence` makes it a directory that sentence-transformers loads as an embedder.
     """
     theirs = to_theirs(
         dict(model.state_dict()), families.rules(model.config, model.heads), vocab_size=model.config.vocab_size
     )
-    family = model.config.family
-    state = families.written(theirs, model.heads, family=family)
-    config = to_hf(model.config) | {"architectures": [families.architecture(family, model.heads)]}
-    labels = list(task.get("labels", ()))
-    if labels:
-        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
-        config["label2id"] = {label: i for i, label in enumerate(labels)}
-    if task["name"] == "classify":
-        config["problem_type"] = next(
-            name for name, ours in PROBLEM_TYPES.items() if ours == task.get("problem", "single")
-        )
-    if task["name"] == "rerank":
-        config["sentence_transformers"] = {"activation_fn": SIGMOIDS[0]}
-    tokenizer.save(directory)
-    write_file(directory / "config.json", to_json(config))
+    state = families.written(theirs, model.heads, family=model.config.family)
+    write_description(directory, model, tokenizer, task=task, sentence=sentence)
     write_file(directory / WEIGHTS, save(state, metadata={"format": "pt"}))
-    if sentence is not None:
-        write_sentence_modules(directory, sentence, hidden_size=model.config.hidden_size)
     kinds = {"is_embedder": sentence is not None, "is_reranker": task["name"] == "rerank"}
-    write_file(directory / CARD, model_card(card, model, labels=labels, **kinds))
+    write_file(directory / CARD, model_card(card, model, labels=list(task.get("labels", ())), **kinds))
     content = {"kind": "model", "version": 1, "task": task, "data": card.data, "provenance": provenance}
     write_manifest(directory, content, exclude=("train", CARD))
+
+
+def write_description(
+    directory: Path, model: Bert, tokenizer: TextTokenizer, *, task: dict[str, Any], sentence: SentenceModules | None
+) -> None:
+    """The files beside the weights: the model's shape, how texts become its input, and its output vectors."""
+    tokenizer.save(directory)
+    write_file(directory / "config.json", to_json(described(model.config, model.heads, task)))
+    if sentence is not None:
+        write_sentence_modules(directory, sentence, hidden_size=model.config.hidden_size)
 
 
 def resolve(model: str) -> Path:
@@ -309,14 +301,6 @@ def known_task(path: Path, model: Bert) -> dict[str, Any]:
         return {"name": "rerank", "labels": ["score"], "max_length": positions}
     kind = PROBLEM_TYPES[problem] if problem is not None else "regression" if len(labels) == 1 else "single"
     return {"name": "classify", "labels": labels, "max_length": positions, "problem": kind}
-
-
-PROBLEM_TYPES = {
-    "single_label_classification": "single",
-    "multi_label_classification": "multi",
-    "regression": "regression",
-}
-"""What transformers' sequence classifiers may be for, and our name of it."""
 
 
 def start_from(

@@ -123,6 +123,12 @@ VERBS: dict[str, Verb] = {
         "convert:convert",
         "figures",
     ),
+    "export": Verb(
+        "ONNX: encoder, head, pooling and normalisation in one file, checked against torch",
+        "config.export:ExportOptions",
+        "export.run:export",
+        "figures",
+    ),
     "show": Verb(
         "parameters, FLOPs and memory of each part; --svg draws the model",
         "config.show:ShowOptions",

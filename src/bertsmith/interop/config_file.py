@@ -1,20 +1,31 @@
-"""`config.json` of a model directory, whoever wrote it: the shape of the network, and the classes that it names.
+"""`config.json` of a model directory: the shape of the network, and the classes that it names, whoever wrote it; and
+what ours says.
 
 Not here: what the families call things (`config.families`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from bertsmith.config.encoder import EncoderConfig, shape_problem
-from bertsmith.config.families import FAMILIES, read_fields
+from bertsmith.config.families import FAMILIES, read_fields, to_hf
 from bertsmith.errors import InputError, listing
 from bertsmith.files import read_json
 from bertsmith.interop.decoders import is_seq2seq
+from bertsmith.interop.families import architecture
+from bertsmith.interop.sentence_transformers import SIGMOIDS
+
+PROBLEM_TYPES = {
+    "single_label_classification": "single",
+    "multi_label_classification": "multi",
+    "regression": "regression",
+}
+"""What transformers' sequence classifiers may be for, and our name of it."""
 
 UNFINISHED = "no model yet, its training has not ended; go on with the same command and --resume"
 
@@ -65,3 +76,19 @@ def parse_config(values: dict[str, Any], *, file: Path, family: str | None = "be
         else:
             field, message = str(error).split()[0], str(error)
         raise InputError(message, file=file, field=field) from None
+
+
+def described(config: EncoderConfig, heads: tuple[str, ...], task: Mapping[str, Any]) -> dict[str, Any]:
+    """What `config.json` says of a model: shape, class and task, whose labels become `id2label`."""
+    values = to_hf(config) | {"architectures": [architecture(config.family, heads)]}
+    labels = list(task.get("labels", ()))
+    if labels:
+        values["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        values["label2id"] = {label: i for i, label in enumerate(labels)}
+    if task["name"] == "classify":
+        values["problem_type"] = next(
+            name for name, ours in PROBLEM_TYPES.items() if ours == task.get("problem", "single")
+        )
+    if task["name"] == "rerank":
+        values["sentence_transformers"] = {"activation_fn": SIGMOIDS[0]}
+    return values

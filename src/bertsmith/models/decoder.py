@@ -85,11 +85,13 @@ class Decoder(nn.Module):
         memories: Sequence[Memory] = (),
         *,
         attentions: Sequence[Attention] | None = None,
+        rectangle: Rectangle | None = None,
     ) -> Tensor:
         """`[total, hidden_size]`: the vectors after the last block.
 
         `memories`: those of `read`, a row for each sequence of `batch`. `attentions`: one for each layer, instead of
-        `causal_attention`. Raises `InputError` for a position that the model does not have.
+        `causal_attention`; `rectangle`: instead of that of the batch's lengths. Raises `InputError` for a position that
+        the model does not have.
         """
         config = self.config
         if config.cross_attention and len(memories) != config.num_hidden_layers:
@@ -103,7 +105,8 @@ class Decoder(nn.Module):
         turned = None
         if base is not None:
             turned = rotation(batch.position_ids, head_size=config.head_size, base=base, dtype=states.dtype)
-        rectangle = Rectangle(batch.lengths, states.device) if config.cross_attention else None
+        if rectangle is None and config.cross_attention:
+            rectangle = Rectangle(batch.lengths, states.device)
         for layer, block in enumerate(self.blocks):
             attention = causal_attention if attentions is None else attentions[layer]
             memory = memories[layer] if config.cross_attention else None

@@ -47,20 +47,17 @@ def _cls(states: Tensor, batch: Batch) -> Tensor:
 
 
 def _mean(states: Tensor, batch: Batch) -> Tensor:
-    return _sums(states, batch) / _lengths(states, batch)[:, None]
+    return batch.sums(states) / batch.counts(states)[:, None]
 
 
 def _max(states: Tensor, batch: Batch) -> Tensor:
-    return torch.stack([part.amax(0) for part in batch.split(states)])
+    return batch.maxima(states)
 
 
 def _weighted(states: Tensor, batch: Batch) -> Tensor:
     """Each token weighs its place, from 1: later tokens count more (Muennighoff 2022, equation 2)."""
-    lengths = _lengths(states, batch)
-    starts = torch.repeat_interleave(batch.cu_seqlens[:-1], lengths.long(), output_size=batch.total)
-    places = torch.arange(1, batch.total + 1, device=states.device) - starts
-    weights = places.to(states.dtype)[:, None]
-    return _sums(states * weights, batch) / (lengths * (lengths + 1) / 2)[:, None]
+    weights = (batch.position_ids + 1).to(states.dtype)[:, None]
+    return batch.sums(states * weights) / batch.sums(weights)
 
 
 POOLINGS: dict[str, Callable[[Tensor, Batch], Tensor]] = {
@@ -70,13 +67,3 @@ POOLINGS: dict[str, Callable[[Tensor, Batch], Tensor]] = {
     "weighted": _weighted,
 }
 """Name -> (`[total, hidden_size]`, batch) -> `[sequences, hidden_size]`."""
-
-
-def _lengths(states: Tensor, batch: Batch) -> Tensor:
-    return torch.tensor(batch.lengths, device=states.device, dtype=states.dtype)
-
-
-def _sums(states: Tensor, batch: Batch) -> Tensor:
-    lengths = torch.tensor(batch.lengths, device=states.device)
-    owner = torch.repeat_interleave(torch.arange(len(batch.lengths), device=states.device), lengths)
-    return states.new_zeros(len(batch.lengths), states.shape[1]).index_add(0, owner, states)

@@ -22,8 +22,8 @@ from bertsmith.export.answers import EncoderGraph, encoder_part
 from bertsmith.export.engine import OnnxModel, open_session
 from bertsmith.export.graph_file import write_graph
 from bertsmith.files import read_manifest
-from bertsmith.models.sentence import SentenceModules
 from bertsmith.model import load
+from bertsmith.models.sentence import SentenceModules
 from bertsmith.tasks.inference import token_groups
 from bertsmith.train.finetune import finetune
 from tests.cli.run import assert_refused, bertsmith

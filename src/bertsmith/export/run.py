@@ -104,7 +104,8 @@ def _write(directory: Path, job: Job, *, source: str, threads: int) -> tuple[dic
     job.describe(directory)
     metadata = {"task": job.kind, "max_length": str(job.max_length), "source": source}
     files = [name for part in job.parts for name in write_graph(folder, part, metadata=metadata)]
-    sessions = {part.stem: open_session(folder / f"{part.stem}.onnx", threads=threads) for part in job.parts}
+    opened = {part.stem: folder / f"{part.stem}.onnx" for part in job.parts}
+    sessions = {stem: open_session(file, threads=threads, keeps_memory=False) for stem, file in opened.items()}
     differences = verify(job.compare, sessions, **job.sizes)
     graphs = {
         f"{part.stem}.onnx": {

@@ -38,13 +38,23 @@ class OnnxModel:
         manifest = read_manifest(directory, kind=KIND)
         self.task: dict[str, Any] = manifest["task"]
         """What the model was trained for (`tasks.known.task_from_manifest`)."""
-        described = manifest["onnx"]
+        if manifest["onnx"]["kind"] == GENERATE:
+            raise InputError("its graphs write text; an encoder's is needed", file=directory)
+        self._open(directory / FOLDER / "model.onnx", manifest["onnx"], threads=threads)
+
+    @classmethod
+    def of(cls, graph: bytes, described: Mapping[str, Any], *, threads: int | None = None) -> OnnxModel:
+        """A graph that has no directory; `described`: what a manifest would say of it under `onnx`."""
+        made = cls.__new__(cls)
+        made.task = {}
+        made._open(graph, described, threads=threads)
+        return made
+
+    def _open(self, graph: Path | bytes, described: Mapping[str, Any], *, threads: int | None) -> None:
         self.per_token = frozenset(described["per_token"])
         self.positions: int = described["positions"]
         self.has_choices = described["kind"] == "choice"
-        if described["kind"] == GENERATE:
-            raise InputError("its graphs write text; an encoder's is needed", file=directory)
-        self.session = open_session(directory / FOLDER / "model.onnx", threads=threads)
+        self.session = open_session(graph, threads=threads)
         self.inputs = tuple(entry.name for entry in self.session.get_inputs())
         self.names = tuple(entry.name for entry in self.session.get_outputs())
 
@@ -86,7 +96,7 @@ def dense_feeds(batch: Batch) -> dict[str, np.ndarray]:
     return feeds
 
 
-def open_session(file: Path, *, threads: int | None = None, keeps_memory: bool = True) -> Any:
+def open_session(file: Path | bytes, *, threads: int | None = None, keeps_memory: bool = True) -> Any:
     """An onnxruntime session on the CPU. Raises `InputError` for a file that it cannot run, and without the extra.
 
     `keeps_memory`: what a run took stays with the session, which makes the next one faster.
@@ -98,13 +108,15 @@ def open_session(file: Path, *, threads: int | None = None, keeps_memory: bool =
     options.enable_cpu_mem_arena = keeps_memory
     if threads is not None:
         options.intra_op_num_threads = threads
-    if not file.is_file():
+    if isinstance(file, Path) and not file.is_file():
         raise InputError("no such file", file=file)
     try:
-        return runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        graph = str(file) if isinstance(file, Path) else file
+        return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no class in common
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"onnxruntime cannot run it ({reason}); export it again", file=file) from None
+        place = file if isinstance(file, Path) else None
+        raise InputError(f"onnxruntime cannot run it ({reason}); export it again", file=place) from None
 
 
 def run_session(session: Any, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertsmith.bundle import load_bundle, resolve, write_description
+from bertsmith.bundle import Bundle, load_bundle, resolve, write_description
 from bertsmith.card import CARD, licence_of
 from bertsmith.config.export import ExportOptions
 from bertsmith.errors import InputError, import_extra
@@ -24,6 +24,7 @@ from bertsmith.export.card import export_card
 from bertsmith.export.decoders import causal_part, seq2seq_parts
 from bertsmith.export.engine import FOLDER, GENERATE, KIND, open_session
 from bertsmith.export.graph_file import OPSET, write_graph
+from bertsmith.export.loss import Measure, quantised
 from bertsmith.export.part import Part
 from bertsmith.export.verify import Compare, compare_causal, compare_encoder, compare_seq2seq, summary, verify
 from bertsmith.files import check_output, new_directory, read_json, write_file, write_manifest
@@ -32,6 +33,9 @@ from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.runtime import set_threads, versions
 from bertsmith.tasks.embedding import sentence_limit
 from bertsmith.writer import load_writer
+
+QUANTISED = "model_quantized.onnx"
+"""Name of the int8 graph, as transformers.js and sentence-transformers look for it."""
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """What the verb needs beside the core."""
@@ -58,6 +62,8 @@ class Job:
     """Most tokens of a text, special tokens included."""
     per_token: tuple[str, ...] = ()
     """Outputs about tokens."""
+    encoder: tuple[Bundle, EncoderGraph] | None = None
+    """What an encoder's graph was made of."""
 
 
 def export(options: ExportOptions) -> dict[str, Any]:
@@ -75,8 +81,12 @@ def export(options: ExportOptions) -> dict[str, Any]:
         raise InputError("would take the place of its own source; choose another", file=options.out, field="--out")
     name = options.model.removeprefix("hf:") if options.model.startswith("hf:") else path.absolute().name
     job = job_of(path, options.task)
+    measure = _measure(job, options)
     with new_directory(options.out, overwrite=options.overwrite) as directory:
         sizes, described = _write(directory, job, source=name, threads=threads)
+        if measure is not None:
+            size, described["int8"] = _write_int8(directory, job, measure, described, options, threads=threads)
+            sizes[f"{FOLDER}/{QUANTISED}"] = size
         card = export_card(options.out.name, name, described, licence=licence_of(path))
         write_file(directory / CARD, card)
         provenance = {"source": options.model, "versions": versions()}
@@ -94,7 +104,32 @@ def export(options: ExportOptions) -> dict[str, Any]:
         "largest_difference": described["largest_difference"],
         "largest_relative_difference": described["largest_relative_difference"],
         "limit": described["limit"],
+        **({"int8": described["int8"]} if measure is not None else {}),
     }
+
+
+def _measure(job: Job, options: ExportOptions) -> Measure | None:
+    """How the loss of int8 is measured, if it is asked for."""
+    if not options.int8:
+        return None
+    if job.encoder is None or job.kind != job.encoder[0].task["name"]:
+        raise InputError("is there for encoders with a task, and for their vectors; leave it out", field="--int8")
+    assert options.data is not None
+    return Measure(job.encoder[0], options.data, columns=options.columns)
+
+
+def _write_int8(
+    directory: Path, job: Job, measure: Measure, described: dict[str, Any], options: ExportOptions, *, threads: int
+) -> tuple[int, dict[str, Any]]:
+    """Write the int8 graph beside the float32 one; its bytes, and what it loses."""
+    onnx = import_extra("onnx", extra="onnx", field="--int8")
+    assert job.encoder is not None
+    exact = onnx.load(directory / FOLDER / "model.onnx")
+    limit = options.max_loss
+    graph, loss = quantised(exact, job.encoder[1], measure, described=described, max_loss=limit, threads=threads)
+    content = graph.SerializeToString()
+    write_file(directory / FOLDER / QUANTISED, content)
+    return len(content), loss.described(limit)
 
 
 def _write(directory: Path, job: Job, *, source: str, threads: int) -> tuple[dict[str, int], dict[str, Any]]:
@@ -161,7 +196,7 @@ def _encoder_job(path: Path, wanted: str | None) -> Job:
     usual = min(model.config.max_position_embeddings, bundle.tokenizer.model_max_length)
     most = sentence_limit(bundle) if kind == "embed" else int(task.get("max_length") or usual)
     per_token = tuple(sorted(KINDS[kind].per_token))
-    return Job(kind, task, [part], compare_encoder(graph), sizes, describe, most, per_token)
+    return Job(kind, task, [part], compare_encoder(graph), sizes, describe, most, per_token, (bundle, graph))
 
 
 def _writer_job(path: Path) -> Job:

@@ -83,7 +83,15 @@ def results(
     batch_size: int | None = None,
 ) -> list[Any]:
     """One result per row, from all its inputs (`Task.join`)."""
-    outputs = run(model, task, inputs, batch_tokens=batch_tokens, batch_size=batch_size)
+    return joined_results(
+        task, rows, inputs, run(model, task, inputs, batch_tokens=batch_tokens, batch_size=batch_size)
+    )
+
+
+def joined_results(
+    task: Task, rows: Sequence[Any], inputs: Sequence[Encoded], outputs: Sequence[np.ndarray]
+) -> list[Any]:
+    """One result per row, from the outputs of its inputs."""
     by_row: list[list[int]] = [[] for _ in rows]
     for i, encoded in enumerate(inputs):
         by_row[encoded.row].append(i)

@@ -37,7 +37,8 @@ def test_other_layouts_learn_to_reverse_too(
     changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dev = reversals(tmp_path / "dev.tsv", 100, seed=1)
-    report = finetune_seq2seq(toy(tmp_path, dev=dev, eval_every=400, steps=400, threads=1, **changes))
+    run = {"steps": 600, "eval_every": 600, "schedule": "linear", "threads": 1}
+    report = finetune_seq2seq(toy(tmp_path, dev=dev, **run, **changes))
     assert report["dev_exact_match"] >= 0.95
     outcome = bertsmith(capsys, "generate", tmp_path / "model", "--text", "a b c d")
     assert json.loads(outcome.out) == {"generated_text": "d c b a"}

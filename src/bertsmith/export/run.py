@@ -9,6 +9,7 @@ OUT/bertsmith.json         task, inputs and outputs, differences to torch, sizes
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,13 +27,24 @@ from bertsmith.export.engine import FOLDER, GENERATE, KIND, open_session
 from bertsmith.export.graph_file import OPSET, write_graph
 from bertsmith.export.loss import Measure, quantised
 from bertsmith.export.part import Part
-from bertsmith.export.verify import Compare, compare_causal, compare_encoder, compare_seq2seq, summary, verify
+from bertsmith.export.verify import (
+    LENGTHS,
+    ROWS,
+    Compare,
+    compare_causal,
+    compare_encoder,
+    compare_seq2seq,
+    summary,
+    verify,
+)
 from bertsmith.files import check_output, new_directory, read_json, write_file, write_manifest
 from bertsmith.models.sentence import SentenceModules
 from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.runtime import set_threads, versions
 from bertsmith.tasks.embedding import sentence_limit
 from bertsmith.writer import load_writer
+
+log = logging.getLogger("bertsmith")
 
 QUANTISED = "model_quantized.onnx"
 """Name of the int8 graph, as transformers.js and sentence-transformers look for it."""
@@ -138,9 +150,13 @@ def _write(directory: Path, job: Job, *, source: str, threads: int) -> tuple[dic
     folder.mkdir()
     job.describe(directory)
     metadata = {"task": job.kind, "max_length": str(job.max_length), "source": source}
-    files = [name for part in job.parts for name in write_graph(folder, part, metadata=metadata)]
+    files: list[str] = []
+    for part in job.parts:
+        log.info("tracing %s/%s.onnx", FOLDER, part.stem)
+        files += write_graph(folder, part, metadata=metadata)
     opened = {part.stem: folder / f"{part.stem}.onnx" for part in job.parts}
     sessions = {stem: open_session(file, threads=threads, keeps_memory=False) for stem, file in opened.items()}
+    log.info("comparing with torch, up to %d x %d tokens", max(ROWS), min(max(LENGTHS), job.sizes["positions"]))
     differences = verify(job.compare, sessions, **job.sizes)
     graphs = {
         f"{part.stem}.onnx": {

@@ -306,7 +306,7 @@ class Model:
 def load(model: str | Path, *, device: str = "auto", engine: str | None = None) -> Model:
     """Load a model directory, or `hf:org/name[@revision]`.
 
-    `engine`, "torch", "int8" or "auto", makes it ready to answer faster; it can then neither learn nor be saved.
+    `engine`, "torch", "int8", "onnx" or "auto", makes it ready to answer fast; it can then neither learn nor be saved.
     """
     bundle = load_bundle(resolve(str(model)))
     bundle.model.to(choose_device(device))
@@ -317,7 +317,12 @@ def load(model: str | Path, *, device: str = "auto", engine: str | None = None) 
 
 
 def use_engine(model: Model, engine: str) -> str:
-    """See `engines.choose.use`."""
+    """See `engines.choose.use`; "onnx" computes the encoder by onnxruntime, on the CPU."""
+    if engine == "onnx":
+        from bertsmith.export.encoder import OnnxEncoder
+
+        model.bundle.model.encoder = OnnxEncoder(model.bundle.model)  # type: ignore[assignment]  # it answers alike
+        return engine
     return engines.use(model.encoder, engine, weights=weights_file(model.bundle.path))
 
 

@@ -85,7 +85,7 @@ def test_a_damaged_or_unwritable_memory_is_no_obstacle(
 
 
 def test_unknown_engines_and_missing_products_are_refused(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="'onnxx' is none of torch, int8, auto"):
+    with pytest.raises(InputError, match="'onnxx' is none of torch, int8, auto, onnx"):
         use(encoder, "onnxx")
     monkeypatch.setattr(choose, "has_int8", lambda: False)
     with pytest.raises(InputError, match="int8 needs 8-bit products, this processor has none; use torch"):
@@ -100,15 +100,17 @@ def test_the_verbs_answer_by_the_engine_they_are_told(
     data = tmp_path / "texts.txt"
     data.write_text("the cat sees a red ball.\na dog\n" * 5)
     found = {}
-    for engine in ("torch", "int8", "auto"):
+    for engine in ("torch", "int8", "onnx", "auto"):
         out = tmp_path / f"{engine}.npy"
         assert run(capsys, "embed", encoder_dir, "--data", data, "--out", out, "--engine", engine).code == 0
         found[engine] = np.load(out)
     assert 0 < np.abs(found["torch"] - found["int8"]).max() < 0.2
+    np.testing.assert_allclose(found["onnx"], found["torch"], rtol=0, atol=1e-5)
     answers = {}
-    for engine in ("torch", "int8"):
+    for engine in ("torch", "int8", "onnx"):
         outcome = run(capsys, "evaluate", classifier_dir, "--data", rows / "dev.tsv", "--engine", engine, "--json")
         assert outcome.code == 0, outcome.err
         answers[engine] = json.loads(outcome.out)["accuracy"]
         assert run(capsys, "predict", classifier_dir, "--text", "a dog", "--engine", engine).code == 0
     assert abs(answers["torch"] - answers["int8"]) < 0.1
+    assert answers["onnx"] == answers["torch"]

@@ -164,7 +164,7 @@ def test_micro_batches_give_the_gradient_of_the_large_batch(encoder_dir: Path, k
 def test_alpha_mixes_the_two_losses(encoder_dir: Path) -> None:
     model, student, step = setting(encoder_dir, "classify", micro_batch=24, alpha=0.3)
     (whole,) = step.batches
-    logits = model.classification_logits(model.encoder(whole), whole)
+    logits = model.classification_logits(model.pooled(whole))
     terms = student.loss(model, whole)
     hard = F.cross_entropy(logits, whole.labels["label"], reduction="sum")
     soft = divergence(logits, whole.labels["teacher"], 2.0)

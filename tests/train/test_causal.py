@@ -173,8 +173,6 @@ def test_show_counts_what_the_file_has(decoder_dir: Path, tmp_path: Path, capsys
     assert "causal" in (tmp_path / "a.svg").read_text()
     (scores,) = (part for part in figures["parts"] if part["part"].startswith("scores"))
     length, layers, hidden = figures["length"], 2, 32
-    write("both", decoder_dir, tmp_path / "both")
-    assert_refused(bertsmith(capsys, "show", tmp_path / "both"), "show takes an encoder, or a decoder alone")
     assert scores["flops"] == layers * figures["batch_size"] * length * (length + 1) * hidden
 
 

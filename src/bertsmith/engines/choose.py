@@ -27,7 +27,7 @@ from bertsmith.runtime import machine, versions
 log = logging.getLogger("bertsmith")
 
 ENGINES = ("torch", "int8", "auto")
-"""What `--engine` may be."""
+"""What `--engine` may be; "onnx" too, which needs what stands above (`export.encoder`)."""
 
 WORTH_ROUNDING = 1.2
 """How many times faster int8 must be to be chosen."""
@@ -71,7 +71,7 @@ def use(encoder: Encoder, engine: str, *, weights: Path | None = None) -> str:
     Raises `InputError` for an engine that is not there.
     """
     if engine not in ENGINES:
-        raise InputError(f"{engine!r} is none of {', '.join(ENGINES)}", field="--engine")
+        raise InputError(f"{engine!r} is none of {', '.join(ENGINES)}, onnx", field="--engine")
     is_cpu = encoder.embeddings.tokens.weight.device.type == "cpu"
     if engine == "int8" and not (is_cpu and has_int8()):
         place = "this processor has none" if is_cpu else "it is for processors; the model is on a GPU"

@@ -19,6 +19,9 @@ from bertsmith.runtime import choose_device, set_threads
 from bertsmith.tasks.inference import token_groups
 from bertsmith.writer import Writer, load_writer
 
+BATCH_TOKENS = 4096
+"""Most tokens of the sources that `predict` reads at a time."""
+
 USUAL = 128
 """Most tokens that are written, unless told otherwise."""
 
@@ -43,7 +46,7 @@ def predict_texts(options: PredictOptions) -> Iterator[dict[str, Any]]:
     cut = "shorten it; `bertsmith generate --long-docs truncate` cuts it"
     writer, inputs, search = _prepared(GenerateOptions(**shared), fix=cut)
     answers: dict[int, tuple[str, float]] = {}
-    for group in token_groups([len(ids) for ids in inputs], options.batch_tokens):
+    for group in token_groups([len(ids) for ids in inputs], options.batch_tokens or BATCH_TOKENS):
         answers |= zip(group, writer.write_with_scores([inputs[i] for i in group], search), strict=True)
     for _, (text, score) in sorted(answers.items()):
         yield {"text": text, "score": score}

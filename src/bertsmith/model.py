@@ -28,7 +28,7 @@ from bertsmith.tasks.base import Task
 from bertsmith.tasks.classify import ClassifyTask
 from bertsmith.tasks.embed import EmbedTask
 from bertsmith.tasks.embedding import embed_texts
-from bertsmith.tasks.inference import BATCH_TOKENS, results
+from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import TASKS, check_segments, task_of
 from bertsmith.tasks.rerank import RerankTask
 from bertsmith.tasks.tag import TagTask
@@ -55,7 +55,7 @@ class Model:
         pairs: Sequence[str] | None = None,
         questions: Sequence[str] | None = None,
         choices: Sequence[Sequence[str]] | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
     ) -> list[Any]:
         """One answer for each text, in the shape of transformers' pipelines (see `decode` of the task's module).
 
@@ -117,7 +117,7 @@ class Model:
             raise InputError("at least two are needed, and none may be empty", field="--choices")
         return ChoiceExample(file, line, text, choices or (), None)
 
-    def predict_rows(self, rows: Sequence[Any], *, batch_tokens: int = BATCH_TOKENS) -> list[Any]:
+    def predict_rows(self, rows: Sequence[Any], *, batch_tokens: int | None = None) -> list[Any]:
         """The same for rows of a file, as the task reads them."""
         task, model = self.task(), self.bundle.model
         inputs = task.prepare(rows, self.bundle.tokenizer, labelled=False)
@@ -142,7 +142,7 @@ class Model:
         texts: Sequence[str],
         *,
         prompt: str | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         pooling: str | Sequence[str] | None = None,
         normalize: bool | None = None,
         long_docs: LongDocs = "error",

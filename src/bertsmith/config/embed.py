@@ -32,8 +32,8 @@ class EmbedOptions(EngineOptions):
     long_docs: LongDocs = "error"
     """What to do with a longer text than the model reads: refuse it, or cut its end off (counted). A model with
     sentence-transformers files always cuts, as it did in training."""
-    batch_tokens: int = Field(default=4096, ge=1)
-    """Most tokens computed at a time."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens computed at a time by one thread; by default what suits the engine."""
     overwrite: bool = False
     """Replace an existing output once the new one is complete."""
     resume: bool = False

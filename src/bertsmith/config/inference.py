@@ -40,8 +40,8 @@ class EvaluateOptions(EngineOptions):
     text."""
     columns: str | None = None
     """`text=review,label=stars` maps a file's header; `text,label` names the columns of a file without one."""
-    batch_tokens: int = Field(default=4096, ge=1)
-    """Most tokens computed at a time."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens computed at a time by one thread; by default what suits the engine."""
     batch_size: int | None = Field(default=None, ge=1)
     """Most inputs computed at a time; by default `--batch-tokens` alone decides."""
     target: Path | None = None
@@ -77,8 +77,8 @@ class PredictOptions(EngineOptions):
     one text a line."""
     columns: str | None = None
     """`text=review` maps a file's header; `text,-` names the columns of a file without one."""
-    batch_tokens: int = Field(default=4096, ge=1)
-    """Most tokens computed at a time."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens computed at a time by one thread; by default what suits the engine."""
 
     @model_validator(mode="after")
     def _one_source(self) -> PredictOptions:

@@ -37,8 +37,8 @@ class SearchOptions(Options):
     """auto, cpu or cuda."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of the CPU; by default what torch chooses."""
-    batch_tokens: int = Field(default=4096, ge=1)
-    """Most tokens computed at a time."""
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens computed at a time by one thread; by default what suits the engine."""
     overwrite: bool = False
     """Empty the store first and embed every file again, for example with another model."""
 

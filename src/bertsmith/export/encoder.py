@@ -30,6 +30,7 @@ class OnnxEncoder(nn.Module):
         if model.device.type != "cpu":
             raise InputError("onnx is for processors; the model is on a GPU", field="--engine")
         self.config, self.embeddings = model.config, model.encoder.embeddings
+        self.batch_tokens = 512  # of rows padded to the longest
         part = encoder_part(EncoderGraph(model, "encode", SentenceModules()))
         # `tasks.inference` computes as many batches at a time as there are threads: one is enough for each
         self.session = open_session(traced(part).SerializeToString(), threads=1)

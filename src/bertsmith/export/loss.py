@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from bertsmith.bundle import Bundle
 from bertsmith.data.similar import SimilarityExample
@@ -25,7 +24,7 @@ from bertsmith.export.int8 import to_int8
 from bertsmith.metrics.judgement import LOWER_IS_BETTER
 from bertsmith.tasks.base import Task
 from bertsmith.tasks.embed import EmbedTask
-from bertsmith.tasks.inference import BATCH_TOKENS, each_group, joined_results
+from bertsmith.tasks.inference import each_group, joined_results
 from bertsmith.tasks.known import TASKS, task_of
 
 PROBED = 32
@@ -87,7 +86,9 @@ class Measure:
             for i, output in zip(group, compute(batch), strict=True):
                 found[i] = output
 
-        each_group(one, [part.tokens for part in chosen], batch_tokens=BATCH_TOKENS, device=torch.device("cpu"))
+        model = self.bundle.model
+        lengths = [part.tokens for part in chosen]
+        each_group(one, lengths, batch_tokens=model.encoder.batch_tokens, device=model.device)
         return found
 
     def loss(self, compute: Answers) -> Loss:

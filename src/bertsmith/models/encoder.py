@@ -29,6 +29,8 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.final_norm = make_norm(config) if config.has_final_norm else nn.Identity()
+        self.batch_tokens = 4096
+        """Most tokens of a batch with which it answers fast; of a thread's own batch where several run side by side."""
         self.gradient_checkpointing = False
         """Whether training keeps the inputs of the blocks only, and computes the rest again in the backward pass:
         a block's activations at a time, for a third more work (Chen et al. 2016)."""

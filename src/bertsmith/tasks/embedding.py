@@ -20,7 +20,7 @@ from bertsmith.bundle import Bundle
 from bertsmith.config.finetune import LongDocs
 from bertsmith.errors import ErrorCollector, InputError
 from bertsmith.models.sentence import SentenceModules
-from bertsmith.tasks.inference import BATCH_TOKENS, each_group
+from bertsmith.tasks.inference import each_group
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 from bertsmith.tokenizer.words import surrogate_message
 
@@ -60,7 +60,7 @@ class TextVectors:
         bundle: Bundle,
         *,
         prompt: str | None = None,
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
         pooling: str | Sequence[str] | None = None,
         normalize: bool | None = None,
         long_docs: LongDocs = "error",
@@ -101,7 +101,8 @@ class TextVectors:
             found = self.modules.vectors(states, batch, pooling=self.pooling, normalize=self.normalize)
             vectors[group] = found.cpu().numpy()
 
-        each_group(compute, [len(ids) for ids in inputs], batch_tokens=self.batch_tokens, device=self.model.device)
+        most = self.batch_tokens or self.model.encoder.batch_tokens
+        each_group(compute, [len(ids) for ids in inputs], batch_tokens=most, device=self.model.device)
         return vectors
 
     @cached_property

@@ -12,11 +12,9 @@ import torch
 from bertsmith.models.bert import Bert
 from bertsmith.tasks.base import Encoded, Task
 
-BATCH_TOKENS = 4096
-"""Most tokens of a batch; a single longer input still makes a batch of its own."""
-
-WORTH_SPLITTING = 512
-"""So many tokens are parted among the threads; fewer stay one batch."""
+FEW_TOKENS = 128
+"""So few tokens are computed by one thread: waking others for each product takes longer than it saves. More are parted
+among the threads."""
 
 
 def run(
@@ -24,7 +22,7 @@ def run(
     task: Task,
     inputs: Sequence[Encoded],
     *,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     batch_size: int | None = None,
 ) -> list[np.ndarray]:
     """One output per input, in the order of `inputs`. The model is in evaluation mode while it runs."""
@@ -38,7 +36,8 @@ def run(
             outputs[i] = output
 
     lengths = [encoded.tokens for encoded in inputs]
-    each_group(compute, lengths, batch_tokens=batch_tokens, batch_size=batch_size, device=model.device)
+    most = batch_tokens or model.encoder.batch_tokens
+    each_group(compute, lengths, batch_tokens=most, batch_size=batch_size, device=model.device)
     model.train(was_training)
     return [output for output in outputs if output is not None]
 
@@ -54,23 +53,28 @@ def each_group(
     """Call `compute` with the indices of each group of `token_groups`, without gradients.
 
     On a CPU as many groups at a time as torch has threads, each on one of them: no core waits for another after each
-    product, and the numbers do not depend on how many there are. A single group has all threads.
+    product. A single text that is not short has all threads.
     """
     quiet = torch.inference_mode()(compute)
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    if threads > 1 and sum(lengths) > WORTH_SPLITTING:
-        batch_tokens = min(batch_tokens, -(-sum(lengths) // threads))
+    total = sum(lengths)
+    if threads > 1 and total > FEW_TOKENS:
+        rounds = -(-total // (threads * batch_tokens))
+        batch_tokens = -(-total // (threads * rounds))  # as many batches for one thread as for another, of one size
     groups = list(token_groups(lengths, batch_tokens, most=batch_size))
-    if threads == 1 or len(groups) < threads:
-        for group in groups:
-            quiet(group)
-        return
     try:
+        if len(groups) < threads or threads == 1:
+            if threads > 1 and total <= FEW_TOKENS:
+                torch.set_num_threads(1)
+            for group in groups:
+                quiet(group)
+            return
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for _ in pool.map(quiet, reversed(groups)):  # the long ones first: the last to end is a short one
                 pass
     finally:
-        torch.set_num_threads(threads)  # threads that are made from now on ask for the number that was set last
+        if device.type == "cpu":
+            torch.set_num_threads(threads)  # threads made from now on ask for the number that was set last
 
 
 def results(
@@ -79,7 +83,7 @@ def results(
     rows: Sequence[Any],
     inputs: Sequence[Encoded],
     *,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     batch_size: int | None = None,
 ) -> list[Any]:
     """One result per row, from all its inputs (`Task.join`)."""

@@ -1,7 +1,7 @@
 """Tokens per second of greedy writing, beside transformers' `generate` on the same weights.
 
 An encoder and a decoder of the same random BERT shape (the end token never comes, so that both write as much), sources
-of mixed length; sides take turns, medians count.
+of mixed length; sides take turns, medians count. The peer may have one thread where it is faster so, as ours has.
 
     python benchmarks/generate.py [--quick] [--shapes 4x256 …] [--threads 2] [--rounds 5]
 """
@@ -92,16 +92,25 @@ def compare(theirs: Any, ours: Seq2Seq, shape: str, count: int, chosen: argparse
             found = theirs.generate(ids, attention_mask=mask, max_new_tokens=chosen.tokens, do_sample=False)
         return [line[1:] for line in found.tolist()]
 
+    def alone() -> list[list[int]]:
+        torch.set_num_threads(1)
+        try:
+            return peers()
+        finally:
+            torch.set_num_threads(chosen.threads)
+
     if mine() != peers():  # the first call of each is its warm-up
         raise SystemExit(f"{shape}, batch {count}: the two sides write different tokens")
-    seconds: dict[Any, list[float]] = {mine: [], peers: []}
+    seconds: dict[Any, list[float]] = {mine: [], peers: [], alone: []}
     for _ in range(chosen.rounds):
         for side, times in seconds.items():
             started = time.perf_counter()
             side()
             times.append(time.perf_counter() - started)
-    speeds = [count * chosen.tokens / statistics.median(times) for times in seconds.values()]
-    return row(f"{shape}, greedy, batch {count}", "transformers generate (sdpa, cache)", *speeds, "tokens/s")
+    ours_speed, *theirs_speeds = (count * chosen.tokens / statistics.median(times) for times in seconds.values())
+    used = chosen.threads if theirs_speeds[0] > theirs_speeds[1] else 1
+    peer = f"transformers generate (sdpa, cache, {used} threads)"
+    return row(f"{shape}, greedy, batch {count}", peer, ours_speed, max(theirs_speeds), "tokens/s")
 
 
 if __name__ == "__main__":

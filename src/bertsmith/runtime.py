@@ -34,6 +34,9 @@ PEAK_SECONDS = 0.5
 PROBE_SIZE, PROBE_ROUNDS, PROBE_SECONDS = 1024, 4, 0.08
 """Edge of the square products that compare two types, how often each type has its turn, and how long that is."""
 
+FEW_TOKENS = 128
+"""So few tokens are computed by one thread: waking others for each product takes longer than it saves."""
+
 WORTH_ROUNDING = 1.5
 """How many times faster bfloat16 must multiply than float32 to be chosen."""
 
@@ -52,6 +55,20 @@ def set_threads(threads: int | None) -> int:
     if threads is not None:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+@contextmanager
+def threads_for(tokens: int, device: torch.device) -> Iterator[None]:
+    """Within it, torch has one thread if at most `FEW_TOKENS` tokens are computed at a time, on a CPU."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or tokens > FEW_TOKENS:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -21,6 +21,7 @@ from torch import Tensor
 from bertsmith.batch import Batch
 from bertsmith.models.seq2seq import CausalLM, Writing
 from bertsmith.nn.cross_attention import Memory
+from bertsmith.runtime import threads_for
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ def generate(
     if search.max_new_tokens < 1 or not prompts:
         return [[] for _ in prompts]
     capacity = max(map(len, prompts)) + search.max_new_tokens
-    writing = Writing(model, memories, rows=len(prompts), capacity=capacity)
-    logits = _read(writing, prompts)
-    run = _beams if search.beams > 1 else _one_by_one
-    return run(writing, logits, [list(prompt) for prompt in prompts], search)
+    with threads_for(len(prompts) * search.beams, model.decoder.embeddings.tokens.weight.device):
+        writing = Writing(model, memories, rows=len(prompts), capacity=capacity)
+        logits = _read(writing, prompts)
+        run = _beams if search.beams > 1 else _one_by_one
+        return run(writing, logits, [list(prompt) for prompt in prompts], search)
 
 
 def _read(writing: Writing, prompts: Sequence[Sequence[int]]) -> Tensor:

@@ -10,11 +10,8 @@ import numpy as np
 import torch
 
 from bertsmith.models.bert import Bert
+from bertsmith.runtime import FEW_TOKENS, threads_for
 from bertsmith.tasks.base import Encoded, Task
-
-FEW_TOKENS = 128
-"""So few tokens are computed by one thread: waking others for each product takes longer than it saves. More are parted
-among the threads."""
 
 
 def run(
@@ -62,19 +59,17 @@ def each_group(
         rounds = -(-total // (threads * batch_tokens))
         batch_tokens = -(-total // (threads * rounds))  # as many batches for one thread as for another, of one size
     groups = list(token_groups(lengths, batch_tokens, most=batch_size))
-    try:
-        if len(groups) < threads or threads == 1:
-            if threads > 1 and total <= FEW_TOKENS:
-                torch.set_num_threads(1)
+    if len(groups) < threads or threads == 1:
+        with threads_for(total, device):
             for group in groups:
                 quiet(group)
-            return
+        return
+    try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for _ in pool.map(quiet, reversed(groups)):  # the long ones first: the last to end is a short one
                 pass
     finally:
-        if device.type == "cpu":
-            torch.set_num_threads(threads)  # threads made from now on ask for the number that was set last
+        torch.set_num_threads(threads)  # threads made from now on ask for the number that was set last
 
 
 def results(

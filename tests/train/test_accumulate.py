@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from bertsmith.bundle import load_bundle
+from bertsmith.config.finetune import FinetuneOptions
 from bertsmith.data.loader import Loader, Position, Step
 from bertsmith.data.similar import SimilarityExample
 from bertsmith.tasks.base import mean_losses
@@ -98,6 +99,20 @@ def test_without_the_cache_negatives_of_other_micro_batches_would_be_missing(enc
     assert float(cached[0]) > apart + 1.0
 
 
+def weights_of_one_and_two_processes(task: str, alone: FinetuneOptions, out: Path) -> dict[str, torch.Tensor]:
+    """The weights of a run of one process, after two have trained the same in `out` and come to equal ones."""
+    given = alone.model_copy(update={"out": out}).model_dump(mode="json", exclude_defaults=True)
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "bertsmith", "finetune", task, *words]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    one, two = (load_file(directory / "model.safetensors") for directory in (alone.out, out))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
+    return one
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_one_would_have_trained(encoder_dir: Path, tmp_path: Path) -> None:
     """Batches of 7 of 29 rows in micro-batches of 2: parts of 4 and 3 rows, and a last step of one row and fillers."""
@@ -105,14 +120,6 @@ def test_two_processes_train_what_one_would_have_trained(encoder_dir: Path, tmp_
     alone = options("embed", encoder_dir, tmp_path / "one", **flags)
     alone.train.write_text("\n".join(alone.train.read_text().splitlines()[:30]) + "\n")
     finetune(alone)
-    given = alone.model_copy(update={"out": tmp_path / "two" / "model"}).model_dump(mode="json", exclude_defaults=True)
-    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "bertsmith", "finetune", "embed", *words]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert result.returncode == 0, result.stderr
-    one, two = (load_file(out / "model.safetensors") for out in (alone.out, tmp_path / "two/model"))
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
+    one = weights_of_one_and_two_processes("embed", alone, tmp_path / "two" / "model")
     before = load_file(encoder_dir / "model.safetensors")["bert.encoder.layer.0.output.dense.weight"]
     assert float((one["encoder.layer.0.output.dense.weight"] - before).abs().max()) > 1e-3

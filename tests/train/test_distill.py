@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import pytest
 import torch
 import transformers
 from pydantic import ValidationError
-from safetensors.torch import load_file
 
 from bertsmith.bundle import load_bundle
 from bertsmith.config.finetune import ClassifyOptions, FinetuneOptions
@@ -29,6 +26,7 @@ from bertsmith.train import finetune as module
 from bertsmith.train.finetune import finetune
 from tests.cli.run import assert_refused, bertsmith
 from tests.tasks.examples import OPTIONS, SUFFIX, options, write_model, write_rows
+from tests.train.test_accumulate import weights_of_one_and_two_processes
 
 KINDS = sorted(OPTIONS)
 
@@ -316,12 +314,4 @@ def test_two_processes_learn_what_one_would_have_learnt(classifier: Path, tmp_pa
     flags = {"batch_size": 7, "micro_batch": 2, "dropout": 0.0, "dev": None, "steps": 6}
     alone = student("classify", classifier, tmp_path / "one", **flags)
     finetune(alone)
-    given = alone.model_copy(update={"out": tmp_path / "two" / "model"}).model_dump(mode="json", exclude_defaults=True)
-    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "bertsmith", "finetune", "classify", *words]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert result.returncode == 0, result.stderr
-    one, two = (load_file(out / "model.safetensors") for out in (alone.out, tmp_path / "two/model"))
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
+    weights_of_one_and_two_processes("classify", alone, tmp_path / "two" / "model")

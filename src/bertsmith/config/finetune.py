@@ -28,6 +28,8 @@ TiedEmbeddings = Literal["none", "output", "all"]
 class FinetuneOptions(TrainingOptions):
     """Options that every task of `finetune` has."""
 
+    batch_size: int = Field(default=16, ge=1)
+    """Rows of one optimizer step, over all processes. Small files need many steps more than large ones."""
     model: str | None = None
     """Where to start: a model directory, or hf:org/name[@revision]. With `--student-layers` by default the teacher."""
     teacher: str | None = None
@@ -246,6 +248,8 @@ class Seq2SeqOptions(TrainingOptions):
 class SimilarityOptions(FinetuneOptions):
     """Options that embedders and rerankers share."""
 
+    batch_size: int = Field(default=32, ge=1)
+    """Rows of one optimizer step, over all processes; pairs have each other's texts as negatives."""
     long_docs: LongDocs = "error"
     """What to do with a longer text: refuse it, or cut its end off (counted); the same when the model is evaluated."""
     score_range: str | None = None

@@ -35,7 +35,7 @@ PROBE_SIZE, PROBE_ROUNDS, PROBE_SECONDS = 1024, 4, 0.08
 """Edge of the square products that compare two types, how often each type has its turn, and how long that is."""
 
 FEW_TOKENS = 128
-"""So few tokens are computed by one thread: waking others for each product takes longer than it saves."""
+"""So few tokens are computed by one thread where waking others for each product takes longer than it saves."""
 
 WORTH_ROUNDING = 1.5
 """How many times faster bfloat16 must multiply than float32 to be chosen."""
@@ -59,9 +59,11 @@ def set_threads(threads: int | None) -> int:
 
 @contextmanager
 def threads_for(tokens: int, device: torch.device) -> Iterator[None]:
-    """Within it, torch has one thread if at most `FEW_TOKENS` tokens are computed at a time, on a CPU."""
+    """Within it, torch has one thread if at most `FEW_TOKENS` tokens are computed at a time, on a CPU whose threads
+    sleep between products (`OMP_WAIT_POLICY=PASSIVE`, as the command line sets it)."""
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or tokens > FEW_TOKENS:
+    sleeps = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE"
+    if device.type != "cpu" or threads == 1 or tokens > FEW_TOKENS or not sleeps:
         yield
         return
     torch.set_num_threads(1)

@@ -218,7 +218,7 @@ def test_the_engine_takes_packed_sequences_of_any_lengths_in_their_order(exporte
     batch = Batch.from_sequences([np.arange(length) % 60 for length in (1, 64, 7, 64, 2)])
     model = load_bundle(classifier_dir).model
     with torch.inference_mode():
-        expected = model.classification_logits(model.encoder(batch), batch).numpy()
+        expected = model.classification_logits(model.pooled(batch)).numpy()
     np.testing.assert_allclose(np.stack(OnnxModel(exported, threads=1).outputs(batch)), expected, rtol=0, atol=1e-5)
 
 

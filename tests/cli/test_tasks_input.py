@@ -146,7 +146,7 @@ def test_forty_to_one_is_trained_with_weights(encoder_dir: Path, tmp_path: Path,
     ]
     train = write(tmp_path / "train.tsv", "text\tlabel\n" + "\n".join(lines) + "\n")
     words = ("--model", encoder_dir, "--train", train, "--out", tmp_path / "out", "--threads", 2, "--steps", 60)
-    flags = ("--class-weights", "auto", "--learning-rate", 3e-3)
+    flags = ("--class-weights", "auto", "--learning-rate", 3e-3, "--batch-size", 32)
     assert bertsmith(capsys, "finetune", "classify", *words, *flags).code == 0
     outcome = bertsmith(capsys, "predict", tmp_path / "out", "--text", "the bird sees 9")
     assert json.loads(outcome.out)["label"] == "rare"

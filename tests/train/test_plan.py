@@ -38,7 +38,7 @@ def test_fine_tuning_has_a_plan_too(encoder_dir: Path, rows: Path, tmp_path: Pat
     options = ClassifyOptions(
         model=str(encoder_dir), train=rows / "train.tsv", out=tmp_path / "out", plan=True, epochs=2, threads=2
     )
-    assert finetune(options)["sequences"] == 2 * 3 * 32
+    assert finetune(options)["sequences"] == 2 * 5 * 16
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd", "inverse-sqrt", "constant"])

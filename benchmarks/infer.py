@@ -31,9 +31,6 @@ import openvino
 import sentence_transformers
 import torch
 import transformers
-from bertsmith.config.export import ExportOptions
-from bertsmith.export.engine import open_session
-from bertsmith.export.run import export
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
 
@@ -41,6 +38,9 @@ import bertsmith
 from bertsmith.bundle import write_bundle
 from bertsmith.card import Card
 from bertsmith.config.encoder import EncoderConfig
+from bertsmith.config.export import ExportOptions
+from bertsmith.export.engine import open_session
+from bertsmith.export.run import export
 from bertsmith.models.bert import Bert
 from bertsmith.models.flops import encoder_flops
 from bertsmith.models.sentence import SentenceModules

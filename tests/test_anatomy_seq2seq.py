@@ -20,9 +20,10 @@ from bertsmith.presets import LAYOUTS, WRITING
 from bertsmith.tasks.base import Encoded
 from bertsmith.tasks.seq2seq import Seq2SeqTask, targets_of
 from bertsmith.train.seq2seq import finetune_seq2seq
+from tests.autograd import kept_by_autograd
 from tests.cli.run import assert_refused, bertsmith
 from tests.picture import Picture
-from tests.test_anatomy import SHAPE, kept_by_autograd
+from tests.test_anatomy import SHAPE
 from tests.train.test_seq2seq import toy
 
 ORIGINAL = LAYOUTS["original"] | WRITING["original"]

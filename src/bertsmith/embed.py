@@ -31,7 +31,7 @@ COLUMNS = ("text|sentence",)
 def embed(options: EmbedOptions) -> dict[str, Any]:
     """Read, compute, write; returns what was done. Nothing is computed while a row is bad: all are read first.
 
-    Memory does not grow with the file: it holds a part of it, and the tokens of the next one.
+    Texts, tokens and vectors are in memory for a part of the file and the next one, not for all of it.
     """
     check_output(options.out, overwrite=options.overwrite, is_file=True)
     if options.out.is_dir():

@@ -314,4 +314,4 @@ def test_two_processes_learn_what_one_would_have_learnt(classifier: Path, tmp_pa
     flags = {"batch_size": 7, "micro_batch": 2, "dropout": 0.0, "dev": None, "steps": 6}
     alone = student("classify", classifier, tmp_path / "one", **flags)
     finetune(alone)
-    weights_of_one_and_two_processes("classify", alone, tmp_path / "two" / "model")
+    assert weights_of_one_and_two_processes("classify", alone, tmp_path / "two" / "model")

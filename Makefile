@@ -7,6 +7,8 @@ DEMO ?= runs/demo
 TRANSFORMERS4 := $(VENV)/transformers4
 TENSORFLOW := $(VENV)/tensorflow
 RAY := $(VENV)/ray
+# Tests run in as many processes as there are cores, each with what others have left of the list.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test check bench format clean
@@ -17,14 +19,14 @@ demo: $(VENV)/.run
 # Every test, as CI runs them, with transformers 4 beside 5, TensorFlow and Ray.
 test: $(VENV)/.dev $(TRANSFORMERS4)/.done $(TENSORFLOW)/.done $(RAY)/.done
 	BERTSMITH_TRANSFORMERS4=$(abspath $(TRANSFORMERS4)) BERTSMITH_TENSORFLOW=$(abspath $(TENSORFLOW)) \
-	  BERTSMITH_RAY=$(abspath $(RAY)) $(BIN)/python -m pytest -q
+	  BERTSMITH_RAY=$(abspath $(RAY)) $(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow"
 
 bench: $(VENV)/.dev
 	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done

@@ -1,8 +1,11 @@
-"""The two places where a CPU does not take torch's own path, against that path: forward and backward, A B A B.
+"""The places where a CPU does not take torch's own path, against that path, A B A B.
 
 - float32 products of linear layers, by oneDNN rather than MKL (`nn.linear`), where the processor has AVX-512 and is
   not Intel's; elsewhere both sides are the same.
 - attention of many short sequences in bfloat16 (`nn.half_attention`) against `scaled_dot_product_attention`.
+- attention of a model that only answers (`engines.columns`) against the same, in float32.
+
+The first two are forward and backward, the last is forward alone.
 
     python benchmarks/kernels.py [--quick] [--threads 2]
 """
@@ -16,10 +19,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bertsmith.batch import Batch
+from bertsmith.engines.attention import fast_attention
 from bertsmith.nn.half_attention import Bucket, half_attention
 from bertsmith.nn.linear import linear, onednn_is_faster
 from bertsmith.runtime import products_in
@@ -30,6 +36,9 @@ LAYERS = ((4096, 256, 1024), (4096, 1024, 256), (614, 256, 30522), (4096, 768, 3
 
 ATTENTIONS = ((32, 4, 128), (64, 4, 64), (32, 12, 128), (8, 12, 256), (8, 12, 512))
 """Sequences, heads of 64, length."""
+
+ANSWERS = ((64, 12, 32, 16), (41, 12, 32, 25), (16, 12, 32, 64), (8, 12, 32, 128), (4, 12, 32, 256), (8, 12, 64, 128))
+"""Sequences, heads, their size, length."""
 
 
 def main() -> None:
@@ -52,6 +61,13 @@ def main() -> None:
         ours = partial(half_attention, bucket=Bucket((length,) * sequences, 0))
         with products_in(torch.bfloat16, torch.device("cpu")), torch.autocast("cpu", enabled=False):
             rows.append(compare(case, "torch SDPA", ours, partial(sdpa, count=sequences), parts, rounds=rounds))
+    for sequences, heads, size, length in ANSWERS:
+        parts = tuple(torch.randn(sequences * length, heads, size) for _ in range(3))
+        batch = Batch.from_sequences([np.zeros(length, np.int64)] * sequences)
+        case = f"attention, float32, {sequences} x {length} tokens, {heads} heads of {size}, no gradients"
+        ours = partial(fast_attention, batch=batch, dropout=0.0)
+        with torch.inference_mode():
+            rows.append(compare(case, "torch SDPA", ours, partial(sdpa, count=sequences), parts, rounds=5 * rounds))
     finish("kernels", rows)
 
 
@@ -64,19 +80,22 @@ def sdpa(*packed: Tensor, count: int) -> Tensor:
 def compare(
     case: str, peer: str, ours: Callable[..., Tensor], theirs: Callable[..., Tensor], inputs: Any, *, rounds: int
 ) -> dict[str, Any]:
-    """Medians of forward + backward, in milliseconds."""
-    leaves = [part.requires_grad_() for part in inputs]
+    """Medians of forward, and backward where gradients are on, in milliseconds."""
+    learns = torch.is_grad_enabled()
+    leaves = [part.requires_grad_(learns) for part in inputs]
     given = torch.randn_like(theirs(*leaves))
     times: dict[Any, list[float]] = {ours: [], theirs: []}
     for _ in range(rounds):
         for function, measured in times.items():
             started = time.perf_counter()
-            function(*leaves).backward(given)
+            found = function(*leaves)
+            if learns:
+                found.backward(given)
             measured.append(1000 * (time.perf_counter() - started))
             for leaf in leaves:
                 leaf.grad = None
     mine, other = (statistics.median(measured[1:]) for measured in times.values())
-    return row(case, peer, mine, other, "ms, forward and backward", lower_is_better=True)
+    return row(case, peer, mine, other, "ms, forward and backward" if learns else "ms", lower_is_better=True)
 
 
 if __name__ == "__main__":

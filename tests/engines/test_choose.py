@@ -12,12 +12,12 @@ import torch
 
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.engines import choose
-from bertsmith.engines.choose import MAX_LOSS, Measured, has_int8, use
+from bertsmith.engines.choose import MAX_LOSS, Measured, lack_of_int8, use
 from bertsmith.errors import InputError
 from bertsmith.models.encoder import Encoder
 from tests.cli.run import bertsmith as run
 
-needs_int8 = pytest.mark.skipif(not has_int8(), reason="this processor has no 8-bit products (VNNI)")
+needs_int8 = pytest.mark.skipif(bool(lack_of_int8()), reason="this processor has no 8-bit products (VNNI)")
 
 
 @pytest.fixture
@@ -87,10 +87,23 @@ def test_a_damaged_or_unwritable_memory_is_no_obstacle(
 def test_unknown_engines_and_missing_products_are_refused(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="'onnxx' is none of torch, int8, auto, onnx"):
         use(encoder, "onnxx")
-    monkeypatch.setattr(choose, "has_int8", lambda: False)
-    with pytest.raises(InputError, match="int8 needs 8-bit products, this processor has none; use torch"):
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(InputError, match="it needs 8-bit products, and this processor has none; use torch"):
         use(encoder, "int8")
     assert use(encoder, "auto") == "torch"
+
+
+def test_a_missing_extra_is_named(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    monkeypatch.setattr(choose, "has_numba", lambda: False)
+    with pytest.raises(InputError, match=r'it needs numba: pip install "bertsmith\[int8\]"'):
+        use(copy.deepcopy(encoder), "int8")
+    with caplog.at_level("INFO"):
+        assert use(encoder, "auto") == "torch"
+    assert "keeping float32" in caplog.text
+    assert "bertsmith[int8]" in caplog.text
 
 
 @needs_int8

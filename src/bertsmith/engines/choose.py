@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from bertsmith.engines.attention import has_numba
 from bertsmith.engines.swap import probe_batch, to_int8, to_packed
 from bertsmith.errors import InputError
 from bertsmith.files import to_json, write_file
@@ -73,13 +74,13 @@ def use(encoder: Encoder, engine: str, *, weights: Path | None = None) -> str:
     if engine not in ENGINES:
         raise InputError(f"{engine!r} is none of {', '.join(ENGINES)}, onnx", field="--engine")
     is_cpu = encoder.embeddings.tokens.weight.device.type == "cpu"
-    if engine == "int8" and not (is_cpu and has_int8()):
-        place = "this processor has none" if is_cpu else "it is for processors; the model is on a GPU"
-        raise InputError(f"int8 needs 8-bit products, {place}; use torch", field="--engine")
+    lack = lack_of_int8() if is_cpu else "it is for processors; the model is on a GPU; use torch"
+    if engine == "int8" and lack:
+        raise InputError(f"int8 is not there: {lack}", field="--engine")
     if engine == "auto":
-        measured = remembered(encoder, weights) if is_cpu and has_int8() else None
+        measured = None if lack else remembered(encoder, weights)
         engine = measured.choice if measured else "torch"
-        log.info("%s", measured or "int8 is not there on this device: keeping float32")
+        log.info("%s", measured or f"keeping float32: int8 is not there ({lack})")
     if engine == "int8":
         to_int8(encoder)
     elif is_cpu and onednn_is_faster():
@@ -87,10 +88,12 @@ def use(encoder: Encoder, engine: str, *, weights: Path | None = None) -> str:
     return engine
 
 
-def has_int8() -> bool:
-    """Whether this processor multiplies bytes and sums them exactly (VNNI), and torch carries the product."""
-    has_product = hasattr(torch.ops.onednn, "qlinear_pointwise")
-    return has_product and bool(torch.cpu._is_vnni_supported())
+def lack_of_int8() -> str | None:
+    """What int8 lacks on this processor, and what to do: a processor that multiplies bytes and sums them exactly
+    (VNNI), torch's product, the extra `int8`. None: nothing."""
+    if not (hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()):
+        return "it needs 8-bit products, and this processor has none; use torch"
+    return None if has_numba() else 'it needs numba: pip install "bertsmith[int8]"'
 
 
 def remembered(encoder: Encoder, weights: Path | None) -> Measured:

@@ -5,15 +5,18 @@ Afterwards the model answers as before and can neither learn nor be saved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bertsmith.batch import Batch
-from bertsmith.engines.linear import Int8Linear, PackedLinear
+from bertsmith.engines.attention import bulk_attention, fast_attention
+from bertsmith.engines.linear import PackedLinear
 from bertsmith.models.encoder import Encoder
+from bertsmith.nn.attention import SelfAttention
+from bertsmith.nn.feedforward import FeedForward
 
 PARTS = ("attention.qkv", "attention.output", "feedforward.intermediate", "feedforward.output")
 """The linear layers of a block."""
@@ -37,25 +40,37 @@ def linear_layers(encoder: Encoder) -> Iterator[tuple[str, nn.Linear]]:
             yield name, found
 
 
+@torch.inference_mode()
 def to_packed(encoder: Encoder) -> None:
     """float32 layers in oneDNN's layout, with activation and residual in the product."""
-    _swap(encoder, lambda _, layer, activation: PackedLinear(layer, activation))
+    encoder.attention = bulk_attention
+    for name, layer in list(linear_layers(encoder)):
+        owner = encoder.get_submodule(name.rpartition(".")[0])
+        activation = None
+        if name.endswith("feedforward.intermediate") and not owner.is_gated:
+            activation, owner.activation = encoder.config.hidden_act, nn.Identity()
+        setattr(owner, name.rpartition(".")[2], PackedLinear(layer, activation))
 
 
-def to_int8(encoder: Encoder, *, keep: Collection[str] = (), probe: Batch | None = None) -> None:
-    """int8 layers; `keep` names those that stay float32. Outliers are those that `probe` shows, by default random
-    tokens: which columns are large depends on the model more than on the text (Dettmers et al. 2022, section 4)."""
+@torch.inference_mode()
+def to_int8(encoder: Encoder, *, probe: Batch | None = None) -> None:
+    """Layers that multiply bytes. Outliers are those that `probe` shows, by default random tokens: which columns are
+    large depends on the model more than on the text (Dettmers et al. 2022, section 4)."""
+    from bertsmith.engines.int8 import Int8FeedForward, Int8Linear  # numba is an extra
+
     config = encoder.config
     batch = probe_batch(config.vocab_size, longest=config.max_position_embeddings) if probe is None else probe
     columns = largest_columns(encoder, batch)
-
-    def make(name: str, layer: nn.Linear, activation: str | None) -> nn.Module:
-        return (
-            PackedLinear(layer, activation) if name in keep else Int8Linear(layer, activation, outliers=columns[name])
-        )
-
-    _swap(encoder, make)
-    encoder.batch_tokens = INT8_TOKENS
+    for name, layer in list(linear_layers(encoder)):
+        owner, part = encoder.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+        if isinstance(owner, SelfAttention):
+            setattr(owner, part, Int8Linear(layer, outliers=columns[name]))
+    for number, block in enumerate(encoder.blocks):
+        inner = block.get_submodule("feedforward")
+        assert isinstance(inner, FeedForward)
+        first, second = (columns[f"blocks.{number}.{part}"] for part in PARTS[2:])
+        block.feedforward = Int8FeedForward(inner, config.hidden_act, outliers=(first, second))
+    encoder.attention, encoder.batch_tokens = fast_attention, INT8_TOKENS
 
 
 def probe_batch(vocab_size: int, *, longest: int) -> Batch:
@@ -81,13 +96,3 @@ def largest_columns(encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
     for hook in hooks:
         hook.remove()
     return found
-
-
-@torch.inference_mode()
-def _swap(encoder: Encoder, make: Callable[[str, nn.Linear, str | None], nn.Module]) -> None:
-    for name, layer in list(linear_layers(encoder)):
-        owner = encoder.get_submodule(name.rpartition(".")[0])
-        activation = None
-        if name.endswith("feedforward.intermediate") and not owner.is_gated:
-            activation, owner.activation = encoder.config.hidden_act, nn.Identity()
-        setattr(owner, name.rpartition(".")[2], make(name, layer, activation))

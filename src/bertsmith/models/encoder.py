@@ -31,6 +31,8 @@ class Encoder(nn.Module):
         self.final_norm = make_norm(config) if config.has_final_norm else nn.Identity()
         self.batch_tokens = 4096
         """Most tokens of a batch with which it answers fast; of a thread's own batch where several run side by side."""
+        self.attention: Attention = packed_attention
+        """How it attends unless a call says otherwise."""
         self.gradient_checkpointing = False
         """Whether training keeps the inputs of the blocks only, and computes the rest again in the backward pass:
         a block's activations at a time, for a third more work (Chen et al. 2016)."""
@@ -40,7 +42,7 @@ class Encoder(nn.Module):
         self,
         batch: Batch,
         *,
-        attention: Attention = packed_attention,
+        attention: Attention | None = None,
         hidden_states: list[Tensor] | None = None,
         inputs_embeds: Tensor | None = None,
         head_mask: Tensor | None = None,
@@ -62,6 +64,7 @@ class Encoder(nn.Module):
                 f"a sequence has {batch.max_seqlen} tokens, the model has {self.config.max_position_embeddings} "
                 "positions; shorten the text"
             )
+        attention = attention or self.attention
         masks = self._masks_of_layers(head_mask)
         states: Tensor = self.embeddings(batch, inputs_embeds)
         rotations = self._rotations(batch, states.dtype)

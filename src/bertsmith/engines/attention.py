@@ -1,0 +1,48 @@
+"""Which inputs the compiled attention takes (`engines.columns`); all others go the way of `nn.attention`."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bertsmith.batch import Batch
+from bertsmith.nn.attention import packed_attention
+
+ENOUGH_TOKENS = 512
+"""With so many tokens in a batch it is worth the half second that loading the compiled code takes."""
+
+
+def fast_attention(
+    query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, window: int | None = None
+) -> Tensor:
+    """`nn.attention.packed_attention`, compiled where float32 answers are asked for on a CPU."""
+    sees_all = window is None or batch.max_seqlen <= window + 1
+    plain = query.dtype == torch.float32 and query.device.type == "cpu" and not torch.is_grad_enabled()
+    even = query.shape[2] % 4 == value.shape[2] % 4 == 0  # it takes four numbers of a head at a time
+    if not (plain and sees_all and even and dropout == 0.0):
+        return packed_attention(query, key, value, batch, dropout, window)
+    from bertsmith.engines.columns import attend  # numba is an extra
+
+    found = value.new_empty(value.shape)
+    scale = np.float32(1 / math.sqrt(query.shape[2]))
+    attend(query.numpy(), key.numpy(), value.numpy(), batch.cu_seqlens.numpy(), scale, found.numpy())
+    return found
+
+
+def bulk_attention(
+    query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, window: int | None = None
+) -> Tensor:
+    """`fast_attention` for many tokens, if numba is installed."""
+    chosen = fast_attention if batch.total >= ENOUGH_TOKENS and has_numba() else packed_attention
+    return chosen(query, key, value, batch, dropout, window)
+
+
+@functools.cache
+def has_numba() -> bool:
+    """Whether the extra `int8` is installed."""
+    return importlib.util.find_spec("numba") is not None

@@ -1,0 +1,83 @@
+"""The compiled attention against the formula, and the inputs that it leaves to torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bertsmith.batch import Batch
+from bertsmith.engines import attention
+from bertsmith.engines.attention import ENOUGH_TOKENS, bulk_attention, fast_attention
+from bertsmith.nn.attention import ReferenceAttention, packed_attention
+
+
+def parts_of(lengths: tuple[int, ...], *, heads: int, size: int, value_size: int) -> tuple[list[Tensor], Batch]:
+    torch.manual_seed(sum(lengths))
+    sizes = (size, size, value_size)
+    whole = torch.randn(sum(lengths), heads * sum(sizes))  # parts of one matrix, as the encoder has them
+    parts = [part.unflatten(1, (heads, -1)) for part in whole.split([heads * each for each in sizes], dim=1)]
+    return parts, Batch.from_sequences([np.ones(n, np.int64) for n in lengths])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 8, 8), (2, 32, 32), (2, 64, 64), (2, 8, 12)])
+@pytest.mark.parametrize("lengths", [(1,), (3, 16, 17), (33, 5, 64, 65), (96, 127, 128, 129), (512, 300), (2,) * 50])
+def test_it_is_the_formula(lengths: tuple[int, ...], shape: tuple[int, int, int]) -> None:
+    heads, size, value_size = shape
+    parts, batch = parts_of(lengths, heads=heads, size=size, value_size=value_size)
+    expected = ReferenceAttention()(*(part.double() for part in parts), batch, 0.0)
+    found = fast_attention(*parts, batch, 0.0)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_large_scores_neither_overflow_nor_vanish() -> None:
+    parts, batch = parts_of((40, 9), heads=2, size=32, value_size=32)
+    parts = [parts[0] * 60, parts[1] * 60, parts[2]]
+    expected = ReferenceAttention()(*(part.double() for part in parts), batch, 0.0)
+    torch.testing.assert_close(fast_attention(*parts, batch, 0.0).double(), expected, rtol=1e-3, atol=1e-3)
+    parts[0].zero_()
+    mean = torch.cat([part.mean(0, keepdim=True).expand_as(part) for part in batch.split(parts[2])])
+    torch.testing.assert_close(fast_attention(*parts, batch, 0.0), mean, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dtype": torch.float64}, {"size": 6, "value_size": 6}, {"window": 3}, {"grad": True}, {"dtype": torch.bfloat16}],
+)
+def test_other_inputs_go_the_usual_way(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"size": change.get("size", 8), "value_size": change.get("value_size", 8)}
+    parts, batch = parts_of((20, 7), heads=2, **sizes)
+    parts = [part.to(change.get("dtype", torch.float32)) for part in parts]
+    asked = []
+
+    def watched(*arguments: Any) -> Tensor:
+        asked.append(arguments)
+        return packed_attention(*arguments)
+
+    monkeypatch.setattr(attention, "packed_attention", watched)
+    with torch.set_grad_enabled(change.get("grad", False)):
+        found = fast_attention(*parts, batch, 0.0, change.get("window"))
+        torch.testing.assert_close(found, packed_attention(*parts, batch, 0.0, change.get("window")))
+        assert len(asked) == 1
+    with torch.inference_mode():
+        wide = fast_attention(*(part.float() for part in parts), batch, 0.0, 19)  # a window over all is none
+    assert math.isfinite(float(wide.sum()))
+
+
+@torch.inference_mode()
+def test_few_tokens_are_not_worth_loading_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = []
+    monkeypatch.setattr(attention, "fast_attention", lambda *_: chosen.append("fast"))
+    monkeypatch.setattr(attention, "packed_attention", lambda *_: chosen.append("packed"))
+    for lengths in ((ENOUGH_TOKENS - 1,), (ENOUGH_TOKENS,)):
+        parts, batch = parts_of(lengths, heads=1, size=4, value_size=4)
+        bulk_attention(*parts, batch, 0.0)
+    monkeypatch.setattr(attention, "has_numba", lambda: False)
+    bulk_attention(*parts, batch, 0.0)
+    assert chosen == ["packed", "fast", "packed"]

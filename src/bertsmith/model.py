@@ -14,27 +14,17 @@ from bertsmith.batch import Batch
 from bertsmith.bundle import Bundle, load_bundle, resolve
 from bertsmith.config.finetune import LongDocs
 from bertsmith.config.inference import EngineOptions, ModelOptions
-from bertsmith.data.choices import ChoiceExample
-from bertsmith.data.examples import Example
-from bertsmith.data.questions import Question
-from bertsmith.data.similar import SimilarityExample
 from bertsmith.engines import choose as engines
 from bertsmith.errors import InputError
 from bertsmith.interop.weights import weights_file
 from bertsmith.models.encoder import Encoder
 from bertsmith.nn.attention import ReferenceAttention
 from bertsmith.runtime import choose_device, set_threads
-from bertsmith.tasks.base import Task
-from bertsmith.tasks.classify import ClassifyTask
-from bertsmith.tasks.embed import EmbedTask
+from bertsmith.tasks.asked import asked_row
+from bertsmith.tasks.base import Encoded, Task
 from bertsmith.tasks.embedding import embed_texts
 from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import TASKS, check_segments, task_of
-from bertsmith.tasks.rerank import RerankTask
-from bertsmith.tasks.tag import TagTask
-
-PAIRED = ("classify", "embed", "rerank")
-"""Tasks that take a pair of texts."""
 
 
 class Model:
@@ -92,38 +82,19 @@ class Model:
         line: int = 1,
     ) -> Any:
         """A row of the model's task. Raises `InputError` for what the task has no use for, or lacks."""
-        task = self.task()
-        given = {"pair": pair, "question": question, "choices": choices}
-        needed = {"qa": "question", "choice": "choices"}.get(task.name)
-        for name, value in given.items():
-            if value is not None and name != needed and not (name == "pair" and task.name in PAIRED):
-                raise InputError(f"a model for {task.name} has no use for it", field=f"--{name}")
-        if isinstance(task, TagTask):
-            return task.row_of(text, file=file, line=line)
-        if isinstance(task, EmbedTask):
-            texts = (text,) if pair is None else (text, pair)
-            return SimilarityExample(file, line, "texts" if pair is None else "scores", texts)
-        if isinstance(task, RerankTask) and pair is None:
-            raise InputError("a model for rerank needs it: how relevant is it to --text?", field="--pair")
-        if isinstance(task, ClassifyTask | RerankTask):
-            return Example(file, line, text, pair, None)
-        if needed is not None and given[needed] is None:
-            raise InputError(f"a model for {task.name} needs it", field=f"--{needed}")
-        if task.name == "qa":
-            if not text.strip() or not (question or "").strip():
-                raise InputError("is empty", file=file, line=line, field="question" if text.strip() else "context")
-            return Question(file, line, question or "", text, None)
-        if len(choices or ()) < 2 or not all(choice.strip() for choice in choices or ()):
-            raise InputError("at least two are needed, and none may be empty", field="--choices")
-        return ChoiceExample(file, line, text, choices or (), None)
+        return asked_row(self.task(), text, pair=pair, question=question, choices=choices, file=file, line=line)
 
     def predict_rows(self, rows: Sequence[Any], *, batch_tokens: int | None = None) -> list[Any]:
         """The same for rows of a file, as the task reads them."""
-        task, model = self.task(), self.bundle.model
-        inputs = task.prepare(rows, self.bundle.tokenizer, labelled=False)
-        check_segments(rows, inputs, model.config)
-        found = results(model, task, rows, inputs, batch_tokens=batch_tokens)
+        task, inputs = self.task(), self.inputs(rows)
+        found = results(self.bundle.model, task, rows, inputs, batch_tokens=batch_tokens)
         return [task.decode(row, result) for row, result in zip(rows, found, strict=True)]
+
+    def inputs(self, rows: Sequence[Any]) -> list[Encoded]:
+        """What the model reads of each row. Raises `InputError`s for rows that it cannot take."""
+        inputs = self.task().prepare(rows, self.bundle.tokenizer, labelled=False)
+        check_segments(rows, inputs, self.bundle.model.config)
+        return inputs
 
     def task(self) -> Task:
         """The task that the model was fine-tuned for."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,16 @@ from bertsmith.bundle import resolve
 from bertsmith.config.inference import FillOptions, PredictOptions
 from bertsmith.generate import predict_texts
 from bertsmith.model import open_engine, open_model
+from bertsmith.progress import progress
 from bertsmith.writer import is_writer
+
+PART_ROWS = 32_768
+"""Rows whose tokens and answers are in memory at a time."""
 
 
 def predict(options: PredictOptions) -> Iterator[Any]:
-    """One answer for each row, in order."""
+    """One answer for each row, in order, as soon as its part of the file is computed. Nothing is computed while a row
+    of the file is bad."""
     if is_writer(resolve(options.model)):
         yield from predict_texts(options)
         return
@@ -26,7 +33,14 @@ def predict(options: PredictOptions) -> Iterator[Any]:
         ]
     elif options.data is not None:
         rows = model.task().read(options.data, columns=options.columns, labelled=False)
-    yield from model.predict_rows(rows, batch_tokens=options.batch_tokens)
+    parts = [rows[start : start + PART_ROWS] for start in range(0, len(rows), PART_ROWS)]
+    for part in parts if len(parts) > 1 else ():
+        model.inputs(part)
+    shows = len(parts) > 1 and not sys.stdout.isatty()  # answers on a terminal are progress enough
+    with progress(len(rows), what="predicting", unit="rows") if shows else nullcontext(lambda _: None) as report:
+        for part in parts:
+            yield from model.predict_rows(part, batch_tokens=options.batch_tokens)
+            report(len(part))
 
 
 def fill(options: FillOptions) -> list[list[dict[str, Any]]]:

@@ -12,12 +12,13 @@ import torch
 
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.engines import choose
-from bertsmith.engines.choose import MAX_LOSS, Measured, lack_of_int8, use
+from bertsmith.engines.choose import MAX_LOSS, Measured, chosen, lack_of_bfloat16, lack_of_int8, use
 from bertsmith.errors import InputError
 from bertsmith.models.encoder import Encoder
 from tests.cli.run import bertsmith as run
 
-needs_int8 = pytest.mark.skipif(bool(lack_of_int8()), reason="this processor has no 8-bit products (VNNI)")
+CPU = torch.device("cpu")
+needs_int8 = pytest.mark.skipif(bool(lack_of_int8(CPU)), reason="this processor has no 8-bit products (VNNI)")
 
 
 @pytest.fixture
@@ -34,25 +35,32 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("measured", "engine", "line"),
+    ("measured", "pays_off", "line"),
     [
         (
-            Measured(2.94, 0.0004, 0.004),
-            "int8",
-            "int8 is 2.9x faster here, largest difference 0.004, mean 1 - cosine 0.0004: using int8",
+            Measured("int8", 2.94, 0.0004, 0.004),
+            True,
+            "int8 is 2.9x faster here, largest difference 0.004, mean 1 - cosine 0.0004",
         ),
-        (Measured(1.1, 0.0004, 0.004), "torch", "int8 is hardly faster here (1.1x): keeping float32"),
-        (Measured(0.4, 0.0004, 0.004), "torch", "int8 is no faster here (0.4x): keeping float32"),
+        (Measured("bf16", 1.1, 0.0004, 0.004), False, "bf16 is hardly faster here (1.1x)"),
+        (Measured("int8", 0.4, 0.0004, 0.004), False, "int8 is no faster here (0.4x)"),
         (
-            Measured(3.0, 2 * MAX_LOSS, 0.4),
-            "torch",
-            "int8 changes too much (largest difference 0.4, mean 1 - cosine 0.01; limit 0.005): keeping float32",
+            Measured("int8", 3.0, 2 * MAX_LOSS, 0.4),
+            False,
+            "int8 changes too much (largest difference 0.4, mean 1 - cosine 0.01; limit 0.005)",
         ),
     ],
 )
-def test_int8_must_be_faster_and_true(measured: Measured, engine: str, line: str) -> None:
-    assert measured.choice == engine
+def test_an_engine_must_be_faster_and_true(measured: Measured, pays_off: bool, line: str) -> None:
+    assert measured.pays_off is pays_off
     assert str(measured) == line
+
+
+def test_the_fastest_that_pays_off_is_chosen() -> None:
+    half, bytes_ = Measured("bf16", 1.5, 0.0, 0.0), Measured("int8", 2.0, 0.0004, 0.1)
+    assert chosen([half, bytes_]) == "int8"
+    assert chosen([half, Measured("int8", 2.0, 1.0, 1.0)]) == "bf16"
+    assert chosen([Measured("bf16", 1.1, 0.0, 0.0)]) == chosen([]) == "torch"
 
 
 @needs_int8
@@ -64,8 +72,11 @@ def test_a_measurement_is_made_once_and_explained(
     with caplog.at_level("INFO"):
         first = use(copy.deepcopy(encoder), "auto", weights=weights)
     (kept,) = json.loads(cache.read_text()).values()
-    assert Measured(**kept).choice == first
-    assert caplog.messages == [str(Measured(**kept))]
+    found = [Measured(**each) for each in kept]
+    assert chosen(found) == first
+    (message,) = caplog.messages
+    assert all(str(each) in message for each in found)
+    assert message.endswith(f": using {first}")
     monkeypatch.setattr(choose, "measure", None)
     assert use(copy.deepcopy(encoder), "auto", weights=weights) == first
     weights.write_bytes(b"22")
@@ -80,16 +91,19 @@ def test_a_damaged_or_unwritable_memory_is_no_obstacle(
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"1")
     cache.parent.parent.write_text("a file where a directory should be")
-    assert use(encoder, "auto", weights=weights) in ("torch", "int8")
+    assert use(encoder, "auto", weights=weights) in ("torch", "bf16", "int8")
     assert "could not be kept" in caplog.text
 
 
 def test_unknown_engines_and_missing_products_are_refused(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="'onnxx' is none of torch, int8, auto, onnx"):
+    with pytest.raises(InputError, match="'onnxx' is none of torch, bf16, int8, auto, onnx"):
         use(encoder, "onnxx")
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    with pytest.raises(InputError, match="it needs 8-bit products, and this processor has none; use torch"):
+    with pytest.raises(InputError, match="int8 needs 8-bit products, and this processor has none; use torch"):
         use(encoder, "int8")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    with pytest.raises(InputError, match="bf16 needs products of bfloat16, and this device has none; use torch"):
+        use(encoder, "bf16")
     assert use(encoder, "auto") == "torch"
 
 
@@ -98,11 +112,10 @@ def test_a_missing_extra_is_named(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
     monkeypatch.setattr(choose, "has_numba", lambda: False)
-    with pytest.raises(InputError, match=r'it needs numba: pip install "bertsmith\[int8\]"'):
+    with pytest.raises(InputError, match=r'int8 needs numba: pip install "bertsmith\[int8\]"'):
         use(copy.deepcopy(encoder), "int8")
     with caplog.at_level("INFO"):
-        assert use(encoder, "auto") == "torch"
-    assert "keeping float32" in caplog.text
+        assert use(encoder, "auto") in ("torch", "bf16")
     assert "bertsmith[int8]" in caplog.text
 
 
@@ -113,14 +126,16 @@ def test_the_verbs_answer_by_the_engine_they_are_told(
     data = tmp_path / "texts.txt"
     data.write_text("the cat sees a red ball.\na dog\n" * 5)
     found = {}
-    for engine in ("torch", "int8", "onnx", "auto"):
+    there = ("torch", "int8", "onnx", "auto", *(("bf16",) if lack_of_bfloat16(CPU) is None else ()))
+    for engine in there:
         out = tmp_path / f"{engine}.npy"
         assert run(capsys, "embed", encoder_dir, "--data", data, "--out", out, "--engine", engine).code == 0
         found[engine] = np.load(out)
     assert 0 < np.abs(found["torch"] - found["int8"]).max() < 0.2
+    assert np.abs(found["torch"] - found.get("bf16", found["torch"])).max() < 0.05
     np.testing.assert_allclose(found["onnx"], found["torch"], rtol=0, atol=1e-5)
     answers = {}
-    for engine in ("torch", "int8", "onnx"):
+    for engine in set(there) - {"auto"}:
         outcome = run(capsys, "evaluate", classifier_dir, "--data", rows / "dev.tsv", "--engine", engine, "--json")
         assert outcome.code == 0, outcome.err
         answers[engine] = json.loads(outcome.out)["accuracy"]

@@ -17,11 +17,13 @@ from bertsmith.config.encoder import EncoderConfig
 from bertsmith.engines.choose import lack_of_int8
 from bertsmith.engines.int8 import PIECE, Int8Linear, pieces
 from bertsmith.engines.linear import PackedLinear
-from bertsmith.engines.swap import largest_columns, linear_layers, probe_batch, to_int8, to_packed
+from bertsmith.engines.swap import largest_columns, linear_layers, probe_batch, to_bfloat16, to_int8, to_packed
 from bertsmith.models.encoder import Encoder
 from bertsmith.nn.attention import ReferenceAttention
 
-needs_int8 = pytest.mark.skipif(bool(lack_of_int8()), reason="this processor has no 8-bit products (VNNI)")
+needs_int8 = pytest.mark.skipif(
+    bool(lack_of_int8(torch.device("cpu"))), reason="this processor has no 8-bit products (VNNI)"
+)
 
 SHAPE = {
     "vocab_size": 200,
@@ -78,6 +80,19 @@ def test_packed_layers_give_the_same_vectors(axis: str, lengths: tuple[int, ...]
     for options in ({}, {"rows": rows}, {"head_mask": mask}, {"attention": ReferenceAttention()}):
         expected = encoder(batch, **options)
         torch.testing.assert_close(packed(batch, **options), expected, rtol=1e-5, atol=2e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("axis", AXES)
+def test_bfloat16_stays_closer(axis: str) -> None:
+    encoder, batch = encoder_of(axis), batch_of(3, *[17] * 40)
+    rounded = copy.deepcopy(encoder)
+    to_bfloat16(rounded)
+    assert not any(isinstance(part, torch.nn.Linear) for part in rounded.modules())
+    for options in ({}, {"rows": batch.first_positions}, {"head_mask": torch.rand(2, 4)}):
+        expected, found = encoder(batch, **options), rounded(batch, **options)
+        assert found.dtype == torch.float32
+        assert 0 < float((1 - F.cosine_similarity(expected, found, dim=1)).mean()) < 3e-4
 
 
 @needs_int8

@@ -1,6 +1,6 @@
-"""A linear layer that only answers: float32, with the weight laid out once.
+"""Linear layers that only answer: float32 with the weight laid out once, and bfloat16.
 
-It takes the activation that follows and the residual that is added. Not here: bytes (`engines.int8`).
+Both take the activation that follows and the residual that is added. Not here: bytes (`engines.int8`).
 """
 
 from __future__ import annotations
@@ -44,4 +44,21 @@ class PackedLinear(nn.Module):
             result = torch.ops.mkldnn._linear_pointwise.binary(values, residual, self.weight, self.bias, "add")
             return result
         result = torch.ops.mkldnn._linear_pointwise(values, self.weight, self.bias, self.fused[0], [], self.fused[1])
+        return result if self.activation is None else self.activation(result)
+
+
+class Bfloat16Linear(nn.Module):
+    """activation(x Wᵀ + b) in bfloat16 with float32 sums; with a residual, which is float32, the result is too."""
+
+    def __init__(self, layer: nn.Linear, activation: str | None = None) -> None:
+        super().__init__()
+        self.weight = layer.weight.detach().bfloat16()
+        self.bias = None if layer.bias is None else layer.bias.detach().bfloat16()
+        self.activation = None if activation is None else ACTIVATION_FUNCTIONS[activation]
+
+    def forward(self, values: Tensor, residual: Tensor | None = None) -> Tensor:
+        """`[rows, in]` -> `[rows, out]`; `residual`: `[rows, out]`."""
+        result = nn.functional.linear(values.bfloat16(), self.weight, self.bias)
+        if residual is not None:
+            return residual + result
         return result if self.activation is None else self.activation(result)

@@ -1,4 +1,4 @@
-"""Give a loaded encoder other linear layers: float32 packed for this processor, or int8.
+"""Give a loaded encoder other linear layers: float32 packed for this processor, bfloat16, or int8.
 
 Afterwards the model answers as before and can neither learn nor be saved.
 """
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bertsmith.batch import Batch
-from bertsmith.engines.attention import bulk_attention, fast_attention
-from bertsmith.engines.linear import PackedLinear
+from bertsmith.engines.attention import bulk_attention, fast_attention, wide_attention
+from bertsmith.engines.linear import Bfloat16Linear, PackedLinear
 from bertsmith.models.encoder import Encoder
 from bertsmith.nn.attention import SelfAttention
 from bertsmith.nn.feedforward import FeedForward
@@ -40,16 +40,27 @@ def linear_layers(encoder: Encoder) -> Iterator[tuple[str, nn.Linear]]:
             yield name, found
 
 
-@torch.inference_mode()
 def to_packed(encoder: Encoder) -> None:
     """float32 layers in oneDNN's layout, with activation and residual in the product."""
     encoder.attention = bulk_attention
+    _swap(encoder, PackedLinear)
+
+
+def to_bfloat16(encoder: Encoder) -> None:
+    """Layers that multiply in bfloat16, on a GPU attention too; what is added up along the blocks, and the norms, are
+    float32."""
+    encoder.attention = wide_attention
+    _swap(encoder, Bfloat16Linear)
+
+
+@torch.inference_mode()
+def _swap(encoder: Encoder, make: Callable[[nn.Linear, str | None], nn.Module]) -> None:
     for name, layer in list(linear_layers(encoder)):
         owner = encoder.get_submodule(name.rpartition(".")[0])
         activation = None
         if name.endswith("feedforward.intermediate") and not owner.is_gated:
             activation, owner.activation = encoder.config.hidden_act, nn.Identity()
-        setattr(owner, name.rpartition(".")[2], PackedLinear(layer, activation))
+        setattr(owner, name.rpartition(".")[2], make(layer, activation))
 
 
 @torch.inference_mode()

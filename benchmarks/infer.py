@@ -39,6 +39,7 @@ from bertsmith.bundle import write_bundle
 from bertsmith.card import Card
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.config.export import ExportOptions
+from bertsmith.engines.choose import lack_of_bfloat16
 from bertsmith.export.engine import open_session
 from bertsmith.export.run import export
 from bertsmith.models.bert import Bert
@@ -131,8 +132,9 @@ def random_base(directory: Path) -> Path:
 def compare(
     case: str, directory: Path, texts: list[str], longest: int, chosen: argparse.Namespace, work: Path, peak: float
 ) -> list[dict[str, Any]]:
-    """Rows of one model and set: ours in float32 and int8 against each peer."""
-    ours = {engine: bertsmith.load(directory, device="cpu", engine=engine) for engine in ("torch", "int8")}
+    """Rows of one model and set: ours in float32, bfloat16 (where the processor has it) and int8 against each peer."""
+    engines = ("torch", "int8") if lack_of_bfloat16(torch.device("cpu")) else ("torch", "bf16", "int8")
+    ours = {engine: bertsmith.load(directory, device="cpu", engine=engine) for engine in engines}
     plain = bertsmith.load(directory, device="cpu")
     encodings = plain.bundle.tokenizer.encode_batch(texts)
     lengths = [min(len(encoding.ids), longest) for encoding in encodings]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numba
 import numpy as np
 import pytest
 import torch
@@ -64,6 +67,26 @@ def test_activations_are_those_of_their_names(name: str, gated: bool) -> None:
         expected = expected * product[:, size:]
     allowed = 1e-6 * (1 + np.abs(product[0, :size] * (product[0, size:] if gated else 1)))
     assert (np.abs(apart[0] - expected[0]) <= allowed)[: size - 1].all()
+
+
+def test_without_a_folder_for_it_code_is_compiled_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = numba.njit
+
+    def nowhere(*arguments: Any, cache: bool = False, **options: Any) -> Any:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(numba, "njit", nowhere)
+
+    def doubled(values: np.ndarray) -> None:
+        for i in range(len(values)):
+            values[i] *= 2
+
+    values = drawn(5)
+    expected = values * 2
+    rows.compiled(doubled)(values)
+    np.testing.assert_array_equal(values, expected)
 
 
 def test_the_least_and_the_largest_are_found_wherever_they_stand() -> None:

@@ -10,6 +10,7 @@ Not here: the products themselves, and when to use them (`engines.int8`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numba
@@ -44,9 +45,11 @@ _FEW = 32
 def compiled(function: _Function) -> _Function:
     """Vectorised where sums may change their order; kept on disk, so that only the first process waits for it."""
     loose = {"reassoc", "contract", "nsz", "arcp", "nnan"}
-    return cast(
-        _Function, numba.njit(function, nogil=True, cache=True, fastmath=loose, error_model="numpy", boundscheck=False)
-    )
+    make = partial(numba.njit, nogil=True, fastmath=loose, error_model="numpy", boundscheck=False)
+    try:
+        return cast(_Function, make(cache=True)(function))
+    except RuntimeError:  # no folder to keep it in: neither this one nor the user's can be written
+        return cast(_Function, make()(function))
 
 
 @compiled

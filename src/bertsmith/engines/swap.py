@@ -21,8 +21,8 @@ from bertsmith.nn.feedforward import FeedForward
 PARTS = ("attention.qkv", "attention.output", "feedforward.intermediate", "feedforward.output")
 """The linear layers of a block."""
 
-INT8_TOKENS = 1024
-"""Tokens of a batch whose intermediate results stay in the cache: products in int8 are as fast as reading them."""
+BATCH_TOKENS, INT8_TOKENS = 2048, 1024
+"""Tokens of a thread's batch: more are no faster, and take more memory."""
 
 OUTLIERS = 8
 """Columns of each layer's input that int8 leaves in float32."""
@@ -42,7 +42,7 @@ def linear_layers(encoder: Encoder) -> Iterator[tuple[str, nn.Linear]]:
 
 def to_packed(encoder: Encoder) -> None:
     """float32 layers in oneDNN's layout, with activation and residual in the product."""
-    encoder.attention = bulk_attention
+    encoder.attention, encoder.batch_tokens = bulk_attention, BATCH_TOKENS
     _swap(encoder, PackedLinear)
 
 
@@ -50,6 +50,8 @@ def to_bfloat16(encoder: Encoder) -> None:
     """Layers that multiply in bfloat16, on a GPU attention too; what is added up along the blocks, and the norms, are
     float32."""
     encoder.attention = wide_attention
+    if encoder.embeddings.tokens.weight.device.type == "cpu":
+        encoder.batch_tokens = BATCH_TOKENS
     _swap(encoder, Bfloat16Linear)
 
 

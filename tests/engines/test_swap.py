@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,19 @@ def test_int8_stays_close(axis: str) -> None:
     for options in ({}, {"rows": batch.first_positions}, {"head_mask": torch.rand(2, 4)}):
         expected, found = encoder(batch, **options), rounded(batch, **options)
         assert 0 < float((1 - F.cosine_similarity(expected, found, dim=1)).mean()) < 2e-3
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("engine", [to_packed, to_bfloat16, pytest.param(to_int8, marks=needs_int8)])
+def test_broken_weights_are_not_hidden(engine: Callable[[Encoder], None]) -> None:
+    encoder, lengths = encoder_of("bert"), (20,) * 40
+    sequences = [np.full(length, 1 + number) for number, length in enumerate(lengths)]
+    encoder.embeddings.tokens.weight[4] = float("nan")
+    engine(encoder)
+    batch = Batch.from_sequences(sequences)
+    found = [bool(part.isnan().all()) for part in batch.split(encoder(batch))]
+    assert found == [number == 3 for number in range(40)]
+    assert not any(bool(part.isnan().any()) for number, part in enumerate(batch.split(encoder(batch))) if number != 3)
 
 
 @needs_int8

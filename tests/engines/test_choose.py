@@ -18,7 +18,7 @@ from bertsmith.models.encoder import Encoder
 from tests.cli.run import bertsmith as run
 
 CPU = torch.device("cpu")
-needs_int8 = pytest.mark.skipif(bool(lack_of_int8(CPU)), reason="this processor has no 8-bit products (VNNI)")
+needs_int8 = pytest.mark.skipif(bool(lack_of_int8(CPU)), reason=str(lack_of_int8(CPU)))
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from bertsmith.engines.swap import largest_columns, linear_layers, probe_batch, 
 from bertsmith.models.encoder import Encoder
 from bertsmith.nn.attention import ReferenceAttention
 
-needs_int8 = pytest.mark.skipif(bool(lack_of_int8(torch.device("cpu"))), reason=str(lack_of_int8(CPU)))
+CPU = torch.device("cpu")
+needs_int8 = pytest.mark.skipif(bool(lack_of_int8(CPU)), reason=str(lack_of_int8(CPU)))
 
 SHAPE = {
     "vocab_size": 200,

@@ -63,7 +63,9 @@ def test_a_student_of_every_task_and_the_table(kind: str, teachers: dict[str, Pa
     for name, out in (("teacher", teachers[kind]), ("student", tmp_path / "model")):
         side = found[name]
         given = EvaluateOptions(model=str(out), data=tmp_path / f"dev.{SUFFIX[kind]}")
-        assert side[metric] == pytest.approx(evaluate(given)[metric], abs=1e-6)
+        # of two rows whose scores differ in the last digit either may be the first
+        close = 1e-3 if metric == "spearman" else 1e-6
+        assert side[metric] == pytest.approx(evaluate(given)[metric], abs=close)
         assert side["parameters"] == load_bundle(out).model.num_parameters
         assert side["bytes"] == pytest.approx((out / "model.safetensors").stat().st_size, abs=8192)
         assert side["rows_per_second"] > 0

@@ -16,7 +16,7 @@ from bertsmith.progress import progress
 from bertsmith.writer import is_writer
 
 PART_ROWS = 32_768
-"""Rows whose tokens and answers are in memory at a time."""
+"""Rows whose tokens and answers are in memory at a time; a longer file is tokenised twice, to find bad rows first."""
 
 
 def predict(options: PredictOptions) -> Iterator[Any]:

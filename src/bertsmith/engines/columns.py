@@ -1,8 +1,8 @@
 """Attention of float32 vectors on a CPU, compiled for this processor by numba.
 
-torch's kernel loses time on lengths that are no multiple of 16 and on small heads: from length 20 on it takes 1.1 to 2
-times as long as this one (benchmarks/kernels.py). Here the numbers of a vector register belong to as many queries, so
-that maxima and sums of a softmax need no step across a register:
+torch's kernel loses time on lengths that are no multiple of 16 and on small heads: it takes 1.3 to 1.5 times as long as
+this one from length 25 on, three quarters of it at 16 (benchmarks/kernels.py). Here the numbers of a vector register
+belong to as many queries, so that maxima and sums of a softmax need no step across a register:
 
     Sᵀ = K Qᵀ / √d        [keys, queries]      four keys and four numbers of a head at a time
     Pᵀ = exp(Sᵀ - max)    the maximum and the sum of each column

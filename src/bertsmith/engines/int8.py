@@ -42,7 +42,7 @@ class Bytes:
 
 
 class Weight:
-    """A linear layer's weight as bytes: a scale for each output, and for each input row (below) another.
+    """A linear layer's weight as bytes, with a scale for each output; each row of its input has a scale of its own.
 
     A weight's largest absolute value becomes 127 (Dettmers et al. 2022, "LLM.int8()", section 2.1, vector-wise); a
     token's smallest and largest number become 0 and 255 (Jacob et al. 2017, equation 1). Columns of the input that are

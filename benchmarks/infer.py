@@ -3,9 +3,10 @@
 Sets: SST-2 (short), 20 Newsgroups cut at 256 tokens (mixed lengths), the same cut at 128 where all are as long. Peers,
 each with texts sorted by length and its best batch size of 1 to 64: sentence-transformers, transformers, ONNX Runtime
 (float32, and its dynamic int8 by channels), OpenVINO (float32). Sides take turns; medians count. `--quality` measures
-int8 on STS-B and on an SST-2 classifier that is fine-tuned first.
+int8 on STS-B and on an SST-2 classifier that is fine-tuned first. `--compiled` adds transformers under torch.compile
+with frozen weights, which needs a C++ compiler and a minute for each model and set.
 
-    python benchmarks/infer.py [--quick] [--models minilm base] [--threads 2] [--rounds 5] [--quality] [--work DIR]
+    python benchmarks/infer.py [--quick] [--models minilm base] [--threads 2] [--rounds 5] [--quality] [--compiled]
 
 Data come from $BERTSMITH_DATA; `--quick` makes texts up.
 """
@@ -63,6 +64,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--texts", type=int, default=400, help="texts of the short set; a quarter of the others")
     arguments.add_argument("--quality", action="store_true")
+    arguments.add_argument("--compiled", action="store_true", help="transformers compiled too")
     arguments.add_argument("--work", type=Path)
     chosen = arguments.parse_args()
     logging.disable(logging.WARNING)
@@ -140,7 +142,7 @@ def compare(
     lengths = [min(len(encoding.ids), longest) for encoding in encodings]
     for model in (*ours.values(), plain):
         cut_at(model, longest)
-    peers = peer_sides(directory, longest, chosen.threads, work)
+    peers = peer_sides(directory, longest, chosen, work)
     # each peer's best batch size is looked for first, on a quarter of the texts
     some = texts[:: 4 if len(texts) > 64 else 1]
     sizes = [size for size in BATCH_SIZES if size <= max(1, len(some))]
@@ -187,7 +189,9 @@ def seconds_of(side: Side, texts: Sequence[str]) -> float:
     return time.perf_counter() - started
 
 
-def peer_sides(directory: Path, longest: int, threads: int, work: Path) -> dict[str, Callable[..., np.ndarray]]:
+def peer_sides(
+    directory: Path, longest: int, chosen: argparse.Namespace, work: Path
+) -> dict[str, Callable[..., np.ndarray]]:
     """Peer -> (batch size, texts) -> normalised vectors, from strings on."""
     sentences = sentence_transformers.SentenceTransformer(str(directory), device="cpu", local_files_only=True)
     sentences.max_seq_length = longest
@@ -199,8 +203,8 @@ def peer_sides(directory: Path, longest: int, threads: int, work: Path) -> dict[
         quantize_dynamic(source, work / "int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
     graph = exported / "onnx" / "model.onnx"
     core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = core.compile_model(core.read_model(graph), "CPU", settings)
+    settings = {"INFERENCE_NUM_THREADS": chosen.threads, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(graph), "CPU", settings | {"PERFORMANCE_HINT": "LATENCY"})
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(longest)
@@ -208,15 +212,15 @@ def peer_sides(directory: Path, longest: int, threads: int, work: Path) -> dict[
     def theirs(size: int, texts: Sequence[str]) -> np.ndarray:
         return np.asarray(sentences.encode(list(texts), batch_size=size, normalize_embeddings=True))
 
-    def by_transformers(inputs: dict[str, np.ndarray]) -> np.ndarray:
-        with torch.inference_mode():
+    def by_transformers(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        with torch.no_grad():
             tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
-            states = plain(**tensors).last_hidden_state
+            states = model(**tensors).last_hidden_state
             mask = tensors["attention_mask"][..., None]
             return ((states * mask).sum(1) / mask.sum(1)).numpy()
 
     def session(file: Path) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-        opened = open_session(file, threads=threads)
+        opened = open_session(file, threads=chosen.threads)
         names = {value.name for value in opened.get_inputs()}
         return lambda inputs: opened.run(
             ["sentence_embedding"], {name: values for name, values in inputs.items() if name in names}
@@ -229,11 +233,15 @@ def peer_sides(directory: Path, longest: int, threads: int, work: Path) -> dict[
         return np.asarray(found["sentence_embedding"])
 
     runs = {
-        "transformers": by_transformers,
+        "transformers": partial(by_transformers, plain),
         "ONNX Runtime float32": session(graph),
         "ONNX Runtime dynamic int8": session(work / "int8.onnx"),
         "OpenVINO float32": by_openvino,
     }
+    if chosen.compiled:
+        torch._dynamo.reset()  # what was compiled for the last case counts towards its limit
+        torch._inductor.config.freezing = True
+        runs["transformers, compiled"] = partial(by_transformers, torch.compile(plain, dynamic=True))
     sides = {name: partial(sorted_batches, tokenizer, run) for name, run in runs.items()}
     return {"sentence-transformers": theirs, **sides}
 

@@ -12,7 +12,8 @@ import torch
 
 from bertsmith.config.encoder import EncoderConfig
 from bertsmith.engines import choose
-from bertsmith.engines.choose import MAX_LOSS, Measured, chosen, lack_of_bfloat16, lack_of_int8, use
+from bertsmith.engines.choose import Measured, chosen, lack_of_bfloat16, lack_of_int8, use
+from bertsmith.engines.swap import MAX_LOSS
 from bertsmith.errors import InputError
 from bertsmith.models.encoder import Encoder
 from tests.cli.run import bertsmith as run

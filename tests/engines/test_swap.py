@@ -18,7 +18,16 @@ from bertsmith.config.encoder import EncoderConfig
 from bertsmith.engines.choose import lack_of_int8
 from bertsmith.engines.int8 import PIECE, Int8Linear, pieces
 from bertsmith.engines.linear import PackedLinear
-from bertsmith.engines.swap import largest_columns, linear_layers, probe_batch, to_bfloat16, to_int8, to_packed
+from bertsmith.engines.swap import (
+    MAX_LOSS,
+    largest_columns,
+    linear_layers,
+    loss_of,
+    probe_batch,
+    to_bfloat16,
+    to_int8,
+    to_packed,
+)
 from bertsmith.models.encoder import Encoder
 from bertsmith.nn.attention import ReferenceAttention
 
@@ -107,6 +116,28 @@ def test_int8_stays_close(axis: str) -> None:
     for options in ({}, {"rows": batch.first_positions}, {"head_mask": torch.rand(2, 4)}):
         expected, found = encoder(batch, **options), rounded(batch, **options)
         assert 0 < float((1 - F.cosine_similarity(expected, found, dim=1)).mean()) < 2e-3
+
+
+@needs_int8
+@torch.inference_mode()
+@pytest.mark.parametrize("harmed", ["blocks.0.attention.qkv", "blocks.1.feedforward.output"])
+def test_int8_leaves_what_it_would_harm_in_float32(harmed: str, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = encoder_of("bert")
+    layer, part = encoder.get_submodule(harmed), harmed.removesuffix(".output")
+    assert isinstance(layer, torch.nn.Linear)
+    before = encoder.embeddings.norm if part.endswith("qkv") else encoder.blocks[1].feedforward.intermediate
+    before.weight[5:7], before.bias[5:7] = 0.0, 0.3
+    # what the inputs 5 and 6 say cancels out in float32; in bytes all other weights of a row are nothing beside theirs
+    layer.weight *= 10
+    layer.weight[:, 5:7] = torch.tensor([9000.0, -9000.0])
+    rounded = copy.deepcopy(encoder)
+    with caplog.at_level("INFO", logger="bertsmith"):
+        to_int8(rounded)
+    assert f"stay float32: {part}" in caplog.text
+    assert type(rounded.get_submodule(part)) is type(encoder.get_submodule(part))
+    assert sum(isinstance(each, Int8Linear) for each in rounded.modules()) >= 3
+    batch = batch_of(3, 17, 17, 40)
+    assert loss_of(encoder(batch), rounded(batch)) < 2 * MAX_LOSS
 
 
 @torch.inference_mode()

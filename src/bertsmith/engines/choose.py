@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from bertsmith.engines.attention import has_numba
-from bertsmith.engines.swap import probe_batch, to_bfloat16, to_int8, to_packed
+from bertsmith.engines.swap import MAX_LOSS, loss_of, probe_batch, to_bfloat16, to_int8, to_packed
 from bertsmith.errors import InputError
 from bertsmith.files import to_json, write_file
 from bertsmith.models.encoder import Encoder
@@ -33,9 +32,6 @@ ENGINES = ("torch", "bf16", "int8", "auto")
 
 WORTH_ROUNDING = 1.2
 """How many times faster than float32 an engine must be to be chosen."""
-
-MAX_LOSS = 0.005
-"""Largest mean of 1 - cosine, of the probe's vectors against those of float32, with which it is chosen."""
 
 ROUNDS = 3
 """How often each engine has its turn; its fastest round counts."""
@@ -164,7 +160,7 @@ def measure(encoder: Encoder, engines: Sequence[str]) -> list[Measured]:
         Measured(
             engine=name,
             speed_up=best[FLOAT32.engine] / best[name],
-            loss=float((1 - F.cosine_similarity(expected, answers[name], dim=1)).mean()),
+            loss=loss_of(expected, answers[name]),
             largest_difference=float((expected - answers[name]).abs().max()),
         )
         for name in engines

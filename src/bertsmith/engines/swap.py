@@ -5,18 +5,21 @@ Afterwards the model answers as before and can neither learn nor be saved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bertsmith.batch import Batch
 from bertsmith.engines.attention import bulk_attention, fast_attention, wide_attention
 from bertsmith.engines.linear import Bfloat16Linear, PackedLinear
 from bertsmith.models.encoder import Encoder
-from bertsmith.nn.attention import SelfAttention
 from bertsmith.nn.feedforward import FeedForward
+
+log = logging.getLogger("bertsmith")
 
 PARTS = ("attention.qkv", "attention.output", "feedforward.intermediate", "feedforward.output")
 """The linear layers of a block."""
@@ -26,6 +29,9 @@ BATCH_TOKENS, INT8_TOKENS = 2048, 1024
 
 OUTLIERS = 8
 """Columns of each layer's input that int8 leaves in float32."""
+
+MAX_LOSS = 0.005
+"""Largest mean of 1 - cosine, of the probe's vectors against those of float32, with which an engine is trusted."""
 
 PROBE_LENGTHS = (8, 8, 16, 16, 32, 32, 64, 64, 128)
 """Lengths of the sequences on which outliers are looked for, and engines are measured."""
@@ -68,22 +74,79 @@ def _swap(encoder: Encoder, make: Callable[[nn.Linear, str | None], nn.Module]) 
 @torch.inference_mode()
 def to_int8(encoder: Encoder, *, probe: Batch | None = None) -> None:
     """Layers that multiply bytes. Outliers are those that `probe` shows, by default random tokens: which columns are
-    large depends on the model more than on the text (Dettmers et al. 2022, section 4)."""
-    from bertsmith.engines.int8 import Int8FeedForward, Int8Linear  # numba is an extra
+    large depends on the model more than on the text (Dettmers et al. 2022, section 4).
 
+    If the probe's vectors then lose more than `MAX_LOSS`, the parts that bytes harm most stay float32, which the log
+    names.
+    """
     config = encoder.config
     batch = probe_batch(config.vocab_size, longest=config.max_position_embeddings) if probe is None else probe
-    columns = largest_columns(encoder, batch)
-    for name, layer in list(linear_layers(encoder)):
-        owner, part = encoder.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
-        if isinstance(owner, SelfAttention):
-            setattr(owner, part, Int8Linear(layer, outliers=columns[name]))
-    for number, block in enumerate(encoder.blocks):
-        inner = block.get_submodule("feedforward")
-        assert isinstance(inner, FeedForward)
-        first, second = (columns[f"blocks.{number}.{part}"] for part in PARTS[2:])
-        block.feedforward = Int8FeedForward(inner, config.hidden_act, outliers=(first, second))
+    expected, exact = encoder(batch), _float_parts(encoder)
+    rounded = _int8_parts(encoder, largest_columns(encoder, batch))
     encoder.attention, encoder.batch_tokens = fast_attention, INT8_TOKENS
+    _put(encoder, rounded)
+    if loss_of(expected, encoder(batch)) <= MAX_LOSS:
+        return
+    _put(encoder, exact)
+    order, kept = _most_harmed_first(encoder, batch, rounded), 0
+    _put(encoder, rounded)
+    while kept < len(order) and loss_of(expected, encoder(batch)) > MAX_LOSS:
+        kept = max(1, 2 * kept)
+        _put(encoder, {name: exact[name] for name in order[:kept]})
+    log.info("int8: %d of %d parts stay float32: %s", len(order[:kept]), len(order), ", ".join(order[:kept]))
+
+
+def loss_of(expected: Tensor, found: Tensor) -> float:
+    """Mean of 1 - cosine over the rows of two `[rows, size]`."""
+    return float((1 - F.cosine_similarity(expected, found, dim=1)).mean())
+
+
+def _float_parts(encoder: Encoder) -> dict[str, nn.Module]:
+    """What int8 replaces, by its name within the encoder: `"blocks.0.attention.qkv"`, `"blocks.0.feedforward"`, …"""
+    names = ("attention.qkv", "attention.output", "feedforward")
+    places = [f"blocks.{layer}.{name}" for layer in range(len(encoder.blocks)) for name in names]
+    return {place: encoder.get_submodule(place) for place in places}
+
+
+def _int8_parts(encoder: Encoder, columns: Mapping[str, Tensor]) -> dict[str, nn.Module]:
+    """The same with bytes; `columns`: the outliers of each linear layer."""
+    from bertsmith.engines.int8 import Int8FeedForward, Int8Linear  # numba is an extra
+
+    made: dict[str, nn.Module] = {}
+    for name, part in _float_parts(encoder).items():
+        if isinstance(part, FeedForward):
+            outliers = columns[f"{name}.intermediate"], columns[f"{name}.output"]
+            made[name] = Int8FeedForward(part, encoder.config.hidden_act, outliers=outliers)
+        else:
+            assert isinstance(part, nn.Linear)
+            made[name] = Int8Linear(part, outliers=columns[name])
+    return made
+
+
+def _put(encoder: Encoder, parts: Mapping[str, nn.Module]) -> None:
+    """Set submodules by name."""
+    for name, part in parts.items():
+        owner, _, last = name.rpartition(".")
+        setattr(encoder.get_submodule(owner), last, part)
+
+
+def _most_harmed_first(encoder: Encoder, batch: Batch, rounded: Mapping[str, nn.Module]) -> list[str]:
+    """Names of `rounded`, by how far each part's answer is from that of the float32 part in its place, relative to its
+    size, on what that part is given for `batch`."""
+    harm: dict[str, float] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def look(exact: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            expected = exact.forward(inputs[0])
+            harm[name] = float((rounded[name](inputs[0]) - expected).norm() / expected.norm())
+
+        return look
+
+    hooks = [encoder.get_submodule(name).register_forward_pre_hook(watch(name)) for name in rounded]
+    encoder(batch)
+    for hook in hooks:
+        hook.remove()
+    return sorted(harm, key=harm.__getitem__, reverse=True)
 
 
 def probe_batch(vocab_size: int, *, longest: int) -> Batch:

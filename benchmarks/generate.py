@@ -19,6 +19,7 @@ import transformers
 from bertsmith.batch import Batch
 from bertsmith.config.decoder import DecoderConfig
 from bertsmith.config.encoder import EncoderConfig
+from bertsmith.engines.choose import make_writer_ready
 from bertsmith.interop.decoders import seq2seq_rules
 from bertsmith.interop.keymap import to_ours
 from bertsmith.models.generate import Search, generate
@@ -71,6 +72,7 @@ def pair(layers: int, hidden: int) -> tuple[Any, Seq2Seq]:
     state = {name: tensor for name, tensor in theirs.state_dict().items() if ".predictions.decoder." not in name}
     rules = seq2seq_rules(ours.encoder.config, ours.writer.config)
     ours.load_state_dict(to_ours(state, rules, config=ours.writer.config)[0])
+    make_writer_ready(ours)
     return theirs, ours
 
 

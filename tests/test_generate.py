@@ -111,6 +111,7 @@ def test_predict_prints_what_is_written_and_how_likely_it_is(
         (["--text", "a", "--choices", "b|c"], 'field "--choices": a model that writes has no use for it'),
         (["--text", "the cat " * 30], "the limit is 40; shorten it; `bertsmith generate --long-docs truncate` cuts it"),
         (["--text", " "], "is empty"),
+        (["--text", "a", "--engine", "int8"], 'field "--engine": a model that writes has torch alone'),
     ],
 )
 def test_predict_refuses_what_a_writer_cannot_take(

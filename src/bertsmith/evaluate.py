@@ -19,6 +19,7 @@ from bertsmith.data.parallel import read_parallel
 from bertsmith.data.pretraining import heldout_dataset
 from bertsmith.data.shards import check_tokenizer, open_shards, store_of
 from bertsmith.data.text import read_documents
+from bertsmith.engines.choose import make_writer_ready
 from bertsmith.errors import GateMissed, InputError, nearest
 from bertsmith.files import MANIFEST, check_output
 from bertsmith.generate import check_beams
@@ -58,6 +59,7 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         set_threads(options.threads)
         writer = load_writer(path)
         writer.model.to(choose_device(options.device))
+        make_writer_ready(writer.model, options.engine)
         metrics = (evaluate_writer if isinstance(writer.model, Seq2Seq) else evaluate_decoder)(writer, options)
         check_names(gate, metrics)
         return metrics

@@ -12,6 +12,7 @@ from typing import Any
 from bertsmith.bundle import resolve
 from bertsmith.config.inference import GenerateOptions, PredictOptions
 from bertsmith.data.text import read_all_rows
+from bertsmith.engines.choose import make_writer_ready
 from bertsmith.errors import InputError
 from bertsmith.models.generate import Search
 from bertsmith.models.seq2seq import Seq2Seq
@@ -44,7 +45,7 @@ def predict_texts(options: PredictOptions) -> Iterator[dict[str, Any]]:
             raise InputError("a model that writes has no use for it; --text has all that it reads", field=f"--{name}")
     shared = {name: getattr(options, name) for name in ("model", "text", "data", "columns", "device", "threads")}
     cut = "shorten it; `bertsmith generate --long-docs truncate` cuts it"
-    writer, inputs, search = _prepared(GenerateOptions(**shared), fix=cut)
+    writer, inputs, search = _prepared(GenerateOptions(**shared), engine=options.engine, fix=cut)
     answers: dict[int, tuple[str, float]] = {}
     for group in token_groups([len(ids) for ids in inputs], options.batch_tokens or BATCH_TOKENS):
         answers |= zip(group, writer.write_with_scores([inputs[i] for i in group], search), strict=True)
@@ -52,11 +53,14 @@ def predict_texts(options: PredictOptions) -> Iterator[dict[str, Any]]:
         yield {"text": text, "score": score}
 
 
-def _prepared(options: GenerateOptions, **message: str) -> tuple[Writer, list[list[int]], Search]:
+def _prepared(
+    options: GenerateOptions, *, engine: str = "torch", **message: str
+) -> tuple[Writer, list[list[int]], Search]:
     """The model, what it shall read, and how it shall write."""
     set_threads(options.threads)
     writer = load_writer(resolve(options.model))
     writer.model.to(choose_device(options.device))
+    make_writer_ready(writer.model, engine)
     texts, places = _texts(options)
     search = _search(options, writer)
     cuts = options.long_docs == "truncate"

@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 
 from bertsmith.engines.attention import has_numba
-from bertsmith.engines.swap import MAX_LOSS, loss_of, probe_batch, to_bfloat16, to_int8, to_packed
+from bertsmith.engines.swap import MAX_LOSS, loss_of, probe_batch, to_bfloat16, to_int8, to_packed, to_packed_writer
 from bertsmith.errors import InputError
 from bertsmith.files import to_json, write_file
 from bertsmith.models.encoder import Encoder
+from bertsmith.models.seq2seq import CausalLM, Seq2Seq
 from bertsmith.nn.linear import onednn_is_faster
 from bertsmith.runtime import machine, versions
 
@@ -100,6 +101,14 @@ def make_ready(encoder: Encoder, engine: str) -> None:
         to_bfloat16(encoder)
     elif encoder.embeddings.tokens.weight.device.type == "cpu" and onednn_is_faster():
         to_packed(encoder)
+
+
+def make_writer_ready(model: CausalLM | Seq2Seq, engine: str = "torch") -> None:
+    """The same for a model that writes. Raises `InputError` for an engine that it does not have."""
+    if engine not in ("torch", "auto"):
+        raise InputError(f"a model that writes has torch alone, not {engine}", field="--engine")
+    if model.device.type == "cpu" and onednn_is_faster():
+        to_packed_writer(model)
 
 
 def lack_of_int8(device: torch.device) -> str | None:

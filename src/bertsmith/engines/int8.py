@@ -115,11 +115,11 @@ class Int8Linear(nn.Module):
 class Int8FeedForward(nn.Module):
     """Both linear layers of a block's feed-forward part, and the activation between them."""
 
-    def __init__(self, layer: FeedForward, activation: str, *, outliers: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, layer: FeedForward, *, outliers: tuple[Tensor, Tensor]) -> None:
         super().__init__()
         self.first, self.second = Weight(layer.intermediate, outliers[0]), Weight(layer.output, outliers[1])
         self.is_gated, self.activation = layer.is_gated, layer.activation
-        self.code = rows.ACTIVATION_CODES.get(activation)
+        self.code = rows.ACTIVATION_CODES.get(layer.hidden_act)
 
     def forward(self, hidden_states: Tensor, *, residual: Tensor | None = None) -> Tensor:
         """`[total, hidden_size]` -> `[total, hidden_size]`, to which `residual` is added."""

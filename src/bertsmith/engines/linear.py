@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bertsmith.models.heads import MaskedLMHead
 from bertsmith.nn.feedforward import ACTIVATION_FUNCTIONS
 
 FUSED = {
@@ -45,6 +46,26 @@ class PackedLinear(nn.Module):
             return result
         result = torch.ops.mkldnn._linear_pointwise(values, self.weight, self.bias, self.fused[0], [], self.fused[1])
         return result if self.activation is None else self.activation(result)
+
+
+class PackedHead(nn.Module):
+    """A `MaskedLMHead` of packed layers, whose table is laid out once more."""
+
+    def __init__(self, head: MaskedLMHead, embedding_weight: Tensor, activation: str) -> None:
+        super().__init__()
+        self.dense = None if head.dense is None else PackedLinear(head.dense, activation)
+        self.norm = head.norm
+        weight, bias = head.table(embedding_weight)
+        table = nn.Linear(weight.shape[1], len(weight), device="meta")
+        table.weight, table.bias = (nn.Parameter(part, requires_grad=False) for part in (weight, bias))
+        self.decoder = PackedLinear(table)
+
+    def forward(self, states: Tensor, _embedding_weight: Tensor) -> Tensor:
+        """As `MaskedLMHead`: `[selected, hidden_size]` -> `[selected, padded_vocab_size]`."""
+        if self.dense is not None and self.norm is not None:
+            states = self.norm(self.dense(states))
+        logits: Tensor = self.decoder(states)
+        return logits
 
 
 class Bfloat16Linear(nn.Module):

@@ -1,4 +1,4 @@
-"""Give a loaded encoder other linear layers: float32 packed for this processor, bfloat16, or int8.
+"""Give a loaded model other linear layers: float32 packed for this processor, of an encoder bfloat16 or int8 too.
 
 Afterwards the model answers as before and can neither learn nor be saved.
 """
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from bertsmith.batch import Batch
 from bertsmith.engines.attention import bulk_attention, fast_attention, wide_attention
-from bertsmith.engines.linear import Bfloat16Linear, PackedLinear
+from bertsmith.engines.linear import Bfloat16Linear, PackedHead, PackedLinear
 from bertsmith.models.encoder import Encoder
+from bertsmith.models.seq2seq import CausalLM, Seq2Seq
 from bertsmith.nn.feedforward import FeedForward
 
 log = logging.getLogger("bertsmith")
@@ -49,7 +50,18 @@ def linear_layers(encoder: Encoder) -> Iterator[tuple[str, nn.Linear]]:
 def to_packed(encoder: Encoder) -> None:
     """float32 layers in oneDNN's layout, with activation and residual in the product."""
     encoder.attention, encoder.batch_tokens = bulk_attention, BATCH_TOKENS
-    _swap(encoder, PackedLinear)
+    _swap(encoder.blocks, PackedLinear)
+
+
+def to_packed_writer(model: CausalLM | Seq2Seq) -> None:
+    """The same for a model that writes, and its table of logits: a token at a time the weights are all that is read."""
+    writer = model.writer if isinstance(model, Seq2Seq) else model
+    activation = writer.config.masked_lm_activation or writer.config.hidden_act
+    head = PackedHead(writer.masked_lm, writer.decoder.embeddings.tokens.weight, activation)
+    setattr(writer, "masked_lm", head)  # noqa: B010  # it stands in for a MaskedLMHead
+    if isinstance(model, Seq2Seq):
+        to_packed(model.encoder)
+    _swap(model, PackedLinear)
 
 
 def to_bfloat16(encoder: Encoder) -> None:
@@ -58,17 +70,17 @@ def to_bfloat16(encoder: Encoder) -> None:
     encoder.attention = wide_attention
     if encoder.embeddings.tokens.weight.device.type == "cpu":
         encoder.batch_tokens = BATCH_TOKENS
-    _swap(encoder, Bfloat16Linear)
+    _swap(encoder.blocks, Bfloat16Linear)
 
 
 @torch.inference_mode()
-def _swap(encoder: Encoder, make: Callable[[nn.Linear, str | None], nn.Module]) -> None:
-    for name, layer in list(linear_layers(encoder)):
-        owner = encoder.get_submodule(name.rpartition(".")[0])
+def _swap(model: nn.Module, make: Callable[[nn.Linear, str | None], nn.Module]) -> None:
+    for name, layer in [named for named in model.named_modules() if isinstance(named[1], nn.Linear)]:
+        owner, part = model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
         activation = None
-        if name.endswith("feedforward.intermediate") and not owner.is_gated:
-            activation, owner.activation = encoder.config.hidden_act, nn.Identity()
-        setattr(owner, name.rpartition(".")[2], make(layer, activation))
+        if isinstance(owner, FeedForward) and part == "intermediate" and not owner.is_gated:
+            activation, owner.activation = owner.hidden_act, nn.Identity()
+        setattr(owner, part, make(layer, activation))
 
 
 @torch.inference_mode()
@@ -116,7 +128,7 @@ def _int8_parts(encoder: Encoder, columns: Mapping[str, Tensor]) -> dict[str, nn
     for name, part in _float_parts(encoder).items():
         if isinstance(part, FeedForward):
             outliers = columns[f"{name}.intermediate"], columns[f"{name}.output"]
-            made[name] = Int8FeedForward(part, encoder.config.hidden_act, outliers=outliers)
+            made[name] = Int8FeedForward(part, outliers=outliers)
         else:
             assert isinstance(part, nn.Linear)
             made[name] = Int8Linear(part, outliers=columns[name])

@@ -46,14 +46,14 @@ class DecoderBlock(Block):
         """`[total, hidden_size]` -> the same; `rectangle` of the targets and `memory` of their sources go together."""
         x = hidden_states
         if self.is_pre_norm:
-            x = x + self._drop(self.attention(self.attention_norm(x), batch, attention, None, rotation))
+            x = self._added(x, self.attention, self.attention_norm(x), batch, attention, None, rotation)
             if self.cross is not None and self.cross_norm is not None:
-                x = x + self._drop(self.cross(self.cross_norm(x), rectangle, memory))
-            return x + self._drop(self.feedforward(self.feedforward_norm(x)))
-        x = self.attention_norm(x + self._drop(self.attention(x, batch, attention, None, rotation)))
+                x = self._added(x, self.cross, self.cross_norm(x), rectangle, memory)
+            return self._added(x, self.feedforward, self.feedforward_norm(x))
+        x = self.attention_norm(self._added(x, self.attention, x, batch, attention, None, rotation))
         if self.cross is not None and self.cross_norm is not None:
-            x = self.cross_norm(x + self._drop(self.cross(x, rectangle, memory)))
-        output: Tensor = self.feedforward_norm(x + self._drop(self.feedforward(x)))
+            x = self.cross_norm(self._added(x, self.cross, x, rectangle, memory))
+        output: Tensor = self.feedforward_norm(self._added(x, self.feedforward, x))
         return output
 
 

@@ -58,9 +58,13 @@ class MaskedLMHead(nn.Module):
         states = selected_states
         if self.dense is not None and self.norm is not None:
             states = self.norm(self.activation(self.dense(states)))
-        bias = states.new_zeros(self.vocab_size) if self.bias is None else self.bias
-        bias = F.pad(bias, (0, self.rows_added), value=float("-inf")) if self.rows_added else bias
-        return linear(states, embedding_weight if self.decoder is None else self.decoder.weight, bias)
+        return linear(states, *self.table(embedding_weight))
+
+    def table(self, embedding_weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight `[padded_vocab_size, width]` and bias `[padded_vocab_size]` of the last product."""
+        weight = embedding_weight if self.decoder is None else self.decoder.weight
+        bias = weight.new_zeros(self.vocab_size) if self.bias is None else self.bias
+        return weight, F.pad(bias, (0, self.rows_added), value=float("-inf")) if self.rows_added else bias
 
 
 class LinearHead(nn.Module):

@@ -67,6 +67,3 @@ class Block(nn.Module):
             return residual + F.dropout(part(*arguments), self.dropout)
         result: Tensor = part(*arguments, residual=residual)
         return result
-
-    def _drop(self, values: Tensor) -> Tensor:
-        return F.dropout(values, self.dropout, self.training)

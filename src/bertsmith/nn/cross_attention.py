@@ -55,14 +55,17 @@ class CrossAttention(nn.Module):
         mask = None if rectangle.is_full else rectangle.is_real[:, None, None]
         return Memory(key, value, mask)
 
-    def forward(self, hidden_states: Tensor, rectangle: Rectangle, memory: Memory) -> Tensor:
-        """`[total, hidden_size]` of the targets, whose `rectangle` has the rows of `memory` -> the same."""
+    def forward(
+        self, hidden_states: Tensor, rectangle: Rectangle, memory: Memory, *, residual: Tensor | None = None
+    ) -> Tensor:
+        """`[total, hidden_size]` of the targets, whose `rectangle` has the rows of `memory` -> the same, to which
+        `residual` is added."""
         query = rectangle.fill(self.query(hidden_states).unflatten(1, (self.heads, -1))).transpose(1, 2)
         dropout = self.dropout if self.training else 0.0
         context = F.scaled_dot_product_attention(
             query, memory.key, memory.value, attn_mask=memory.is_real, dropout_p=dropout
         )
-        output: Tensor = self.output(rectangle.take(context.transpose(1, 2)).flatten(1))
+        output: Tensor = self.output(rectangle.take(context.transpose(1, 2)).flatten(1), residual)
         return output
 
 

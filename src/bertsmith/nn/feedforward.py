@@ -46,6 +46,7 @@ class FeedForward(nn.Module):
         inner = config.intermediate_size
         self.intermediate = Linear(config.hidden_size, 2 * inner if self.is_gated else inner, bias=config.mlp_bias)
         self.output = Linear(inner, config.hidden_size, bias=config.mlp_bias)
+        self.hidden_act = config.hidden_act
         self.activation = ACTIVATION_FUNCTIONS[config.hidden_act]
 
     def forward(self, hidden_states: Tensor, *, residual: Tensor | None = None) -> Tensor:

@@ -41,6 +41,16 @@ def test_fine_tuning_has_a_plan_too(encoder_dir: Path, rows: Path, tmp_path: Pat
     assert finetune(options)["sequences"] == 2 * 5 * 16
 
 
+@pytest.mark.parametrize(("count", "epochs"), [(80, 20), (400, 8), (1600, 3)])
+def test_small_files_are_gone_through_more_often(count: int, epochs: int, encoder_dir: Path, tmp_path: Path) -> None:
+    lines = [f"a film\t{('good', 'bad')[i % 2]}\n" for i in range(count)]
+    (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "".join(lines))
+    options = ClassifyOptions(
+        model=str(encoder_dir), train=tmp_path / "rows.tsv", out=tmp_path / "out", plan=True, threads=1
+    )
+    assert finetune(options)["epochs"] == epochs
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd", "inverse-sqrt", "constant"])
 def test_the_sketch_shows_the_course_of_the_learning_rate(schedule: str) -> None:
     line = sketch(steps=1000, warmup_steps=100, schedule=schedule, width=21)

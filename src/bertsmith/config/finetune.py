@@ -28,6 +28,8 @@ TiedEmbeddings = Literal["none", "output", "all"]
 class FinetuneOptions(TrainingOptions):
     """Options that every task of `finetune` has."""
 
+    epochs: float | None = Field(default=None, gt=0)
+    """Length of the run in passes over the data; by default 3, of small files as many as 200 steps need, at most 20."""
     batch_size: int = Field(default=16, ge=1)
     """Rows of one optimizer step, over all processes. Small files need many steps more than large ones."""
     model: str | None = None

@@ -28,8 +28,12 @@ PARTS = ("attention.qkv", "attention.output", "feedforward.intermediate", "feedf
 BATCH_TOKENS, INT8_TOKENS = 2048, 1024
 """Tokens of a thread's batch: more are no faster, and take more memory."""
 
-OUTLIERS = 8
-"""Columns of each layer's input that int8 leaves in float32."""
+STANDS_OUT = 6.0
+"""A column of a layer's input stands out if its largest number is so many times that of the median column."""
+
+OUTLIERS = (2, 5, 8)
+"""How many such columns int8 may leave in float32: the fewest that hold all, at most eight. With one more number they
+are taken three at a time (`rows.TOGETHER`)."""
 
 MAX_LOSS = 0.005
 """Largest mean of 1 - cosine, of the probe's vectors against those of float32, with which an engine is trusted."""
@@ -169,13 +173,15 @@ def probe_batch(vocab_size: int, *, longest: int) -> Batch:
 
 @torch.inference_mode()
 def largest_columns(encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
-    """For each linear layer the columns of its input, at most `OUTLIERS`, whose largest number is the largest."""
+    """For each linear layer the columns of its input that stand out, in a number of `OUTLIERS`."""
     found: dict[str, Tensor] = {}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             largest = inputs[0].abs().amax(0)
-            found[name] = largest.topk(min(OUTLIERS, len(largest) - 1)).indices
+            standing_out = int((largest > STANDS_OUT * largest.median()).sum())
+            count = next((count for count in OUTLIERS if count >= standing_out), OUTLIERS[-1])
+            found[name] = largest.topk(min(count, len(largest) - 1)).indices
 
         return look
 

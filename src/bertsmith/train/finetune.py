@@ -47,8 +47,8 @@ log = logging.getLogger("bertsmith")
 
 DEFAULT_EPOCHS = 3.0
 LEAST_STEPS, MOST_EPOCHS = 200, 20.0
-"""A small file is gone through until there are so many steps, but no more often: a few dozen steps leave a model where it
-was (Mosbach et al. 2021, "On the Stability of Fine-tuning BERT", section 6, who take 20 epochs)."""
+"""A small file is gone through until there are so many steps, but no more often: a few dozen steps leave a model where
+it was (Mosbach et al. 2021, "On the Stability of Fine-tuning BERT", section 6, who take 20 epochs)."""
 
 BASE_RATE, BASE_DEVIATION, BASE_WIDTH = 5e-5, 0.042, 768
 """The usual learning rate of BERT base (Devlin et al. 2018, A.3), and the root mean square of its matrices."""

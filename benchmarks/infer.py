@@ -7,6 +7,7 @@ int8 on STS-B and on an SST-2 classifier that is fine-tuned first. `--compiled` 
 with frozen weights, which needs a C++ compiler and a minute for each model and set.
 
     python benchmarks/infer.py [--quick] [--models minilm base] [--threads 2] [--rounds 5] [--quality] [--compiled]
+                               [--texts 400] [--work DIR]
 
 Data come from $BERTSMITH_DATA; `--quick` makes texts up.
 """

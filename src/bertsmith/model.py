@@ -277,7 +277,8 @@ class Model:
 def load(model: str | Path, *, device: str = "auto", engine: str | None = None) -> Model:
     """Load a model directory, or `hf:org/name[@revision]`.
 
-    `engine`, "torch", "int8", "onnx" or "auto", makes it ready to answer fast; it can then neither learn nor be saved.
+    `engine`, "torch", "bf16", "int8", "onnx" or "auto", makes it ready to answer fast; it can then neither learn
+    nor be saved.
     """
     bundle = load_bundle(resolve(str(model)))
     bundle.model.to(choose_device(device))

@@ -6,6 +6,7 @@ Afterwards the model answers as before and can neither learn nor be saved.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -62,7 +63,7 @@ def to_packed_writer(model: CausalLM | Seq2Seq) -> None:
     writer = model.writer if isinstance(model, Seq2Seq) else model
     activation = writer.config.masked_lm_activation or writer.config.hidden_act
     head = PackedHead(writer.masked_lm, writer.decoder.embeddings.tokens.weight, activation)
-    setattr(writer, "masked_lm", head)  # noqa: B010  # it stands in for a MaskedLMHead
+    writer.masked_lm = head  # type: ignore[assignment]  # it stands in for a MaskedLMHead
     if isinstance(model, Seq2Seq):
         to_packed(model.encoder)
     _swap(model, PackedLinear)
@@ -101,7 +102,8 @@ def to_int8(encoder: Encoder, *, probe: Batch | None = None) -> None:
     rounded = _int8_parts(encoder, largest_columns(encoder, batch))
     encoder.attention, encoder.batch_tokens = fast_attention, INT8_TOKENS
     _put(encoder, rounded)
-    if loss_of(expected, encoder(batch)) <= MAX_LOSS:
+    loss = loss_of(expected, encoder(batch))
+    if loss <= MAX_LOSS or math.isnan(loss):  # what broken weights say is not hidden
         return
     _put(encoder, exact)
     order, kept = _most_harmed_first(encoder, batch, rounded), 0

@@ -178,3 +178,42 @@ def test_queries_of_a_reranker_are_counted(tmp_path: Path) -> None:
     positives = write(tmp_path / "b.tsv", "query\tpositive\nq\ta\n")
     found = check(CheckOptions(files=(positives,), task="rerank"))
     assert any("--mine N --mine-with DIR finds negatives" in line for line in found["warnings"])
+
+
+def test_what_finetune_takes_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = write(tmp_path / "a.conll", "Tom\tB-PER\nran\tO\n")
+    dev = write(tmp_path / "b.conll", "Tom\tB-PER\nCat\tI-PER\n")
+    outcome = bertsmith(capsys, "check", train, dev)
+    assert outcome.code == 0, outcome.out
+    assert "not in" not in outcome.out
+
+
+def test_strange_tags_are_named_with_their_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = write(tmp_path / "a.conll", "# domain=en\nTom B-PER\nCat I-PER\nran O\n")
+    outcome = bertsmith(capsys, "check", train)
+    assert (
+        "a.conll:1: warning: no entities, because these tags are neither O nor PREFIX-CLASS: domain=en" in outcome.out
+    )
+
+
+def test_mapped_columns_tell_the_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.jsonl", '{"q": "Who?", "ctx": "Tom ran", "a": "Tom"}\n')
+    outcome = bertsmith(capsys, "check", file, "--columns", "question=q,context=ctx,answers=a", "--json")
+    assert json.loads(outcome.out)["task"] == "qa"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--separator", ",", "--problem", "single"], "--separator parts several labels"),
+        (["--max-length", "99999"], '"--max-length": 99999 is more than the model'),
+    ],
+)
+def test_flags_that_finetune_refuses(
+    flags: list[str], message: str, encoder_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = write(tmp_path / "a.tsv", labelled(("one", "x"), ("two", "y")))
+    outcome = bertsmith(capsys, "check", train, "--model", encoder_dir, *flags)
+    assert outcome.code == 2
+    assert message in outcome.err + outcome.out
+    assert "defect" not in outcome.err

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from bertsmith import findings
 from bertsmith.bundle import Bundle, load_bundle, resolve
@@ -28,6 +29,7 @@ from bertsmith.errors import InputError, InputErrors
 from bertsmith.findings import Finding
 from bertsmith.tasks.known import read_training
 from bertsmith.tasks.relevance import RELEVANT
+from bertsmith.train.finetune import longest_sequence
 
 OPTIONS: dict[str, type[FinetuneOptions]] = {
     "classify": ClassifyOptions,
@@ -45,7 +47,7 @@ SIMILARITY = ("embed", "rerank")
 def check(options: CheckOptions) -> dict[str, Any]:
     """Returns `task`, figures by file, `errors` (what `finetune` refuses), `warnings`, `notes`, and `command`."""
     bundle = load_bundle(resolve(options.model)) if options.model is not None else None
-    task = options.task or guessed_task(options.files[0])
+    task = options.task or guessed_task(options.files[0], options.columns)
     splits: list[tuple[Path, Sequence[Any]]] = []
     errors: list[str] = []
     for file in options.files:
@@ -59,8 +61,8 @@ def check(options: CheckOptions) -> dict[str, Any]:
     found = list(_found(task, splits))
     if bundle is not None:
         for file, rows in splits:
-            limit = min(bundle.model.config.max_position_embeddings, bundle.tokenizer.model_max_length)
-            counts, more = findings.lengths(file, rows, bundle.tokenizer, limit=options.max_length or limit)
+            limit = longest_sequence(_as_training(options, task, file), bundle)
+            counts, more = findings.lengths(file, rows, bundle.tokenizer, limit=limit)
             figures[str(file)] |= counts
             found += more
     for file, rows in splits:
@@ -73,8 +75,8 @@ def check(options: CheckOptions) -> dict[str, Any]:
     return result
 
 
-def guessed_task(file: Path) -> TaskName:
-    """By the extension and the columns of the first row."""
+def guessed_task(file: Path, columns: str | None = None) -> TaskName:
+    """By the extension and the columns of the first row, or those that `--columns` names."""
     extension = format_of(file)[0]
     if extension in TAGGED:
         return "tag"
@@ -91,11 +93,12 @@ def guessed_task(file: Path) -> TaskName:
         "positive",
         "passage",
     )
+    given = [entry.partition("=")[0].strip() for entry in (columns or "").split(",")]
     try:
         first = next(iter(read_rows(file, required=(), optional=names, text_columns=())), None)
     except InputError:
         return "classify"  # whose reader says what is wrong
-    values = first.values if first is not None else {}
+    values = {*(first.values if first is not None else ()), *given}
     if "tokens" in values:
         return "tag"
     if "choices" in values or "choice1" in values:
@@ -104,7 +107,7 @@ def guessed_task(file: Path) -> TaskName:
         return "embed"
     if "passage" in values:
         return "rerank"
-    return "qa" if {"question", "context"} <= values.keys() else "classify"
+    return "qa" if {"question", "context"} <= values else "classify"
 
 
 def _as_training(options: CheckOptions, task: str, file: Path) -> FinetuneOptions:
@@ -113,7 +116,10 @@ def _as_training(options: CheckOptions, task: str, file: Path) -> FinetuneOption
     if task in SIMILARITY:
         special = {"score_range": options.score_range}
     base = {"model": options.model or "", "train": file, "out": Path("out"), "columns": options.columns}
-    return OPTIONS[task](**base, **special)
+    try:
+        return OPTIONS[task](**base, max_length=options.max_length, **special)
+    except ValidationError as error:
+        raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def _found(task: str, splits: Sequence[tuple[Path, Sequence[Any]]]) -> Iterator[Finding]:

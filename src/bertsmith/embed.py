@@ -14,7 +14,7 @@ import numpy as np
 
 from bertsmith.config.embed import EmbedOptions
 from bertsmith.data.archives import format_of
-from bertsmith.data.text import Row, good_rows, read_lines, read_rows
+from bertsmith.data.text import Row, blank_lines, good_rows, read_rows
 from bertsmith.errors import ErrorCollector, InputError
 from bertsmith.files import check_output, new_file, sha256
 from bertsmith.model import open_model, use_engine
@@ -64,7 +64,7 @@ def embed(options: EmbedOptions) -> dict[str, Any]:
     warn_of_cuts(cut, texts, maker.limit)
     figures: dict[str, Any] = {"out": str(options.out), "texts": texts}
     if format_of(options.data)[0] == ".txt":
-        figures["blank_lines_skipped"] = sum(1 for _ in read_lines(options.data)) - texts
+        figures["blank_lines_skipped"] = blank_lines(options.data, texts)
     return figures | {
         "size": maker.size,
         "pooling": "+".join(maker.pooling),

@@ -17,7 +17,7 @@ from bertsmith.data.questions import Question
 from bertsmith.data.similar import SimilarityExample
 from bertsmith.data.tagged import TaggedExample
 from bertsmith.errors import listing
-from bertsmith.tasks.chain import allowed, scheme_of
+from bertsmith.tasks.chain import allowed, completed, doubtful, obeys, scheme_of, strays
 from bertsmith.tasks.relevance import RELEVANT
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
@@ -170,12 +170,18 @@ def tag_sequences(splits: Sequence[tuple[Path, Sequence[TaggedExample]]]) -> Ite
     known = {tag for row in rows for tag in row.tags or ()}
     if len(known) == 1:
         yield Finding("error", train, f"every word has the tag {next(iter(known))!r}")
+    if doubt := doubtful(sorted(known)):
+        odd = set(strays(sorted(known)))
+        found = ((row, i) for row in rows for i, tag in enumerate(row.tags or ()) if tag in odd)
+        yield Finding("warning", train, doubt, tuple(_line(row, i) for row, i in found))
+    elif scheme != "none" and obeys([row.tags or () for row in rows], scheme):
+        known.update(completed(sorted(known), scheme))
     for file, others in splits:
         bad, unknown = [], []
         for row in others:
             tags = row.tags or ()
             for place, (before, tag) in enumerate(zip(("", *tags), (*tags, ""), strict=True)):
-                line = row.line if row.lines is None else row.lines[min(place, len(tags) - 1)]
+                line = _line(row, min(place, len(tags) - 1))
                 if not allowed(before, tag, scheme):
                     bad.append((line, before or "the beginning", tag or "the end"))
                 if tag and tag not in known:
@@ -187,6 +193,10 @@ def tag_sequences(splits: Sequence[tuple[Path, Sequence[TaggedExample]]]) -> Ite
         if unknown:
             names = listing(sorted({tag for _, tag in unknown}), 5)
             yield Finding("error", file, f"tags that are not in {train}: {names}", tuple(line for line, _ in unknown))
+
+
+def _line(row: TaggedExample, word: int) -> int:
+    return row.line if row.lines is None else row.lines[word]
 
 
 def answers(file: Path, rows: Sequence[Question], *, is_training: bool) -> Iterator[Finding]:

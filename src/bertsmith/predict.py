@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -10,10 +11,13 @@ from typing import Any
 
 from bertsmith.bundle import resolve
 from bertsmith.config.inference import FillOptions, PredictOptions
+from bertsmith.data.text import blank_lines
 from bertsmith.generate import predict_texts
 from bertsmith.model import open_engine, open_model
 from bertsmith.progress import progress
 from bertsmith.writer import is_writer
+
+log = logging.getLogger("bertsmith")
 
 PART_ROWS = 32_768
 """Rows whose tokens and answers are in memory at a time; a longer file is tokenised twice, to find bad rows first."""
@@ -33,6 +37,8 @@ def predict(options: PredictOptions) -> Iterator[Any]:
         ]
     elif options.data is not None:
         rows = model.task().read(options.data, columns=options.columns, labelled=False)
+        if blank := blank_lines(options.data, len(rows)):
+            log.warning("%s: %d blank lines have no answer", options.data, blank)
     parts = [rows[start : start + PART_ROWS] for start in range(0, len(rows), PART_ROWS)]
     for part in parts if len(parts) > 1 else ():
         model.inputs(part)

@@ -48,3 +48,20 @@ def test_labels_that_were_counted_from_one_are_noticed(tmp_path: Path) -> None:
     file = write(tmp_path / "a.tsv", f"text\tchoice1\tchoice2\tchoice3\tlabel\n{rows}")
     with pytest.raises(InputError, match="choices are numbered from 0"):
         read_choices(file)
+
+
+def test_a_label_that_may_be_number_or_text_is_what_other_rows_say(tmp_path: Path) -> None:
+    header, both = "text\tchoice1\tchoice2\tchoice3\tlabel\n", "q\t1\t2\t3\t2\n"
+    texts = write(tmp_path / "a.tsv", f"{header}{both}q\t10\t20\t30\t30\n")
+    assert [row.label for row in read_choices(texts)] == [1, 2]
+    numbers = write(tmp_path / "b.tsv", f"{header}{both}q\t10\t20\t30\t0\n")
+    assert [row.label for row in read_choices(numbers)] == [2, 0]
+    for rows in (both, f"{both}q\t10\t20\t30\t30\nq\t10\t20\t30\t0\n"):
+        with pytest.raises(
+            InputError, match=r"c\.tsv:2: field \"label\": '2' may be the number of a choice or its text"
+        ):
+            read_choices(write(tmp_path / "c.tsv", header + rows))
+    lines = (
+        '{"text": "q", "choices": ["1", "2", "3"], "label": "2"}\n{"text": "q", "choices": ["1", "2"], "label": 0}\n'
+    )
+    assert [row.label for row in read_choices(write(tmp_path / "a.jsonl", lines))] == [1, 0]

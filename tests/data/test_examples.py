@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bertsmith.data.examples import LabelFormat, read_examples
@@ -66,3 +69,33 @@ def test_a_missing_pair_column(tmp_path: Path) -> None:
     file = write(tmp_path / "a.tsv", "text_a\tlabel\na\tx\n")
     with pytest.raises(InputError, match='field "text_b"'):
         read_examples(file)
+
+
+def test_what_single_rows_lack_is_said_of_them_alone(tmp_path: Path) -> None:
+    good = '{"text": "a", "score": 1}\n{"text": "b", "score": 2}\n'
+    with pytest.raises(InputError) as caught:
+        read_examples(write(tmp_path / "a.jsonl", good + '{"text": "c"}\n'))
+    assert re.fullmatch(r'.*a\.jsonl:3: field "score": is missing.*', str(caught.value))
+    with pytest.raises(InputError, match=r"b\.jsonl:2: .*found label; needed are `text`"):
+        read_examples(write(tmp_path / "b.jsonl", '{"text": "a", "label": "x"}\n{"label": "x"}\n'))
+
+
+def test_a_regression_learns_scores_where_there_are_labels_too(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.tsv", "text\tlabel\tscore\na\t1\t0.5\n")
+    assert read_examples(file, labels=LabelFormat("regression"))[0].label == 0.5
+    assert read_examples(file)[0].label == "1"
+
+
+def test_lists_of_zeros_and_ones_are_no_names(tmp_path: Path) -> None:
+    lines = '{"text": "a", "labels": [0, 1, 1]}\n{"text": "b", "labels": [1, 0, 0]}\n'
+    with pytest.raises(InputError, match=r'a\.jsonl:1: field "label": is a list of zeros and ones'):
+        read_examples(write(tmp_path / "a.jsonl", lines))
+    numbers = '{"text": "a", "labels": [0, 1]}\n{"text": "b", "labels": [1]}\n'
+    assert [row.label for row in read_examples(write(tmp_path / "b.jsonl", numbers))] == [("0", "1"), ("1",)]
+
+
+def test_bytes_are_no_label(tmp_path: Path) -> None:
+    table = pa.table({"text": ["a"], "label": pa.array([b"x"])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match='field "label": is of type bytes'):
+        read_examples(tmp_path / "a.parquet")

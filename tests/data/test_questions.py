@@ -72,3 +72,20 @@ def test_the_nearest_place_is_found(context: str, text: str, start: int) -> None
     else:
         assert found in every
         assert abs(found - start) == min(abs(place - start) for place in every)
+
+
+def test_a_column_says_where_the_answer_starts(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(
+        "question,context,answer,answer_start,is_impossible\nq?,Rome and Rome again,Rome,9,\nq?,Rome,,,TRUE\n"
+    )
+    assert [row.answers for row in read_questions(file)] == [(Answer("Rome", 9),), ()]
+    for row, message in (("Rome,x,", "'x' is not a place"), (",,", "has is_impossible true")):
+        file.write_text(f"question,context,answer,answer_start,is_impossible\nq?,Rome,{row}\n")
+        with pytest.raises(InputError, match=message):
+            read_questions(file)
+
+
+def test_squad_has_names_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'"--columns": SQuAD.s JSON has its own names'):
+        read_questions(squad(tmp_path / "a.json"), columns="question=q")

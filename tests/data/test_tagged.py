@@ -72,3 +72,22 @@ def test_columns_must_be_known(tmp_path: Path) -> None:
         read_tagged(file, columns="word,tag")
     with pytest.raises(InputError, match="has 2 column"):
         read_tagged(file, columns="tokens,-,tags")
+
+
+def test_rows_of_words_have_as_many_columns_as_the_first(tmp_path: Path) -> None:
+    short = write(tmp_path / "a.conll", "EU NNP I-NP B-ORG\ncall NN I-NP\n")
+    with pytest.raises(InputError, match=r"a\.conll:2: has 3 column\(s\), line 1 has 4"):
+        read_tagged(short)
+    assert read_tagged(short, labelled=False)[0].words == ("EU", "call")
+    with pytest.raises(InputError, match=r"a\.conll:2: has 3 column"):
+        read_tagged(short, columns="tokens,-,-,tags")
+    with pytest.raises(InputError, match=r"a\.conll:1: looks like CoNLL-U; call the file \.conllu"):
+        read_tagged(write(tmp_path / "a.conll", CONLLU_ROW))
+    with pytest.raises(InputError, match="the last column holds the tag"):
+        read_tagged(write(tmp_path / "a.conll", "is\tO\t\n"))
+
+
+def test_only_spaces_and_tabs_part_columns(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.conll", "10\u00a0000  O \nx\u3000y B-X\n")
+    (row,) = read_tagged(file)
+    assert (row.words, row.tags) == (("10\u00a0000", "x\u3000y"), ("O", "B-X"))

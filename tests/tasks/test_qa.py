@@ -40,7 +40,7 @@ def test_pieces_stand_for_their_whole_word(tokenizer_dir: Path) -> None:
     assert window.word_ids.count(1) > 2
     spans = word_spans(window, "a paintly sees")
     assert {tuple(span) for span in spans.tolist()} == {(-1, -1), (0, 1), (2, 9), (10, 14)}
-    start, end = answer_places(window, asked("a paintly sees", "paintly"))
+    ((start, end),) = answer_places([window], asked("a paintly sees", "paintly"))
     assert end > start
     assert (spans[start, 0], spans[end, 1]) == (2, 9)
 
@@ -89,3 +89,25 @@ def test_a_question_longer_than_the_window_is_named(tokenizer_dir: Path) -> None
     long = asked("the cat sees a dog. " * 10, question="the cat " * 30)
     with pytest.raises(InputError, match=r'x:1: field "question": the question has \d+ tokens'):
         QaTask(40).prepare([long], load_tokenizer(tokenizer_dir), labelled=False)
+
+
+@pytest.mark.parametrize("answer", ["cafe\u0301", "\u200bcafe\u0301", "o\u0308 cafe\u0301\u200b"])
+def test_marks_that_the_tokenizer_drops_lose_no_answer(tokenizer_dir: Path, answer: str) -> None:
+    context = "the old man sees a red ball. " * 6 + f"a {answer}. the girl"
+    inputs = QaTask(40, stride=8).prepare([asked(context, answer)], load_tokenizer(tokenizer_dir))
+    held = [encoded for encoded in inputs if encoded.label != (0, 0)]
+    assert len(inputs) > 1
+    assert held
+    for encoded in held:
+        start, end = encoded.label
+        assert context[encoded.origin[start, 0] : encoded.origin[end, 1]] == answer.strip("\u200b")
+
+
+def test_answers_that_no_window_holds_are_counted(tokenizer_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        asked("a \u200b cat", "\u200b"),
+        asked("the cat sees a dog " * 9, "the cat sees a dog " * 8),
+        asked("a cat", "cat"),
+    ]
+    QaTask(40).prepare(rows, load_tokenizer(tokenizer_dir))
+    assert "2 answers are in no window" in caplog.text

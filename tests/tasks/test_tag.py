@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from bertsmith.config.finetune import TagOptions
 from bertsmith.data.tagged import TaggedExample
 from bertsmith.errors import InputError
 from bertsmith.model import load
@@ -125,3 +126,35 @@ def test_predictions_have_the_shape_of_transformers_pipeline(encoder_dir: Path, 
         assert [a["score"] for a in ours] == pytest.approx([float(a["score"]) for a in theirs], abs=1e-4)
         assert set(theirs[0]) == set(ours[0])
     assert model.predict([""]) == [[]]
+
+
+def trained_on(*sentences: str, tmp_path: Path) -> TagTask:
+    """The task of sentences of tags."""
+    rows = [row(*["w"] * len(tags.split()), tags=tuple(tags.split())) for tags in sentences]
+    given = TagOptions(model="m", train=tmp_path / "a.conll", out=tmp_path / "out")
+    return TagTask.from_rows(given, rows, max_length=64)
+
+
+def test_tags_of_an_unknown_scheme_are_not_held_to_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ioe = trained_on("I-PER E-PER O E-LOC", "O I-ORG E-ORG E-LOC O", tmp_path=tmp_path)
+    assert not ioe.constrained
+    assert set(ioe.labels) == {"I-PER", "E-PER", "O", "E-LOC", "I-ORG", "E-ORG"}
+    assert "a.conll: 4 tags cannot follow the one before in BILOU: another scheme" in caplog.text
+    one_mistake = trained_on(*["B-PER I-PER O U-LOC".replace("I-", "L-")] * 9, "O L-PER", tmp_path=tmp_path)
+    assert one_mistake.constrained
+
+
+def test_a_class_that_only_goes_on_may_begin(tmp_path: Path) -> None:
+    task = trained_on("I-PER I-PER O", "I-LOC B-LOC O", tmp_path=tmp_path)
+    assert task.scheme == "IOB1"
+    assert set(task.labels) == {"O", "I-PER", "B-PER", "I-LOC", "B-LOC"}
+
+
+def test_tags_that_keep_others_from_being_entities_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained_on("B-PER I-PER O", "B-LOC O domain=en", tmp_path=tmp_path)
+    assert "these tags are neither O nor PREFIX-CLASS: domain=en" in caplog.text
+    trained_on("0 1 2", tmp_path=tmp_path)
+    assert "the tags are numbers" in caplog.text
+    caplog.clear()
+    trained_on("DET NOUN VERB", tmp_path=tmp_path)
+    assert not caplog.text

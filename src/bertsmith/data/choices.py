@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertsmith.data.archives import format_of
 from bertsmith.data.text import Row, read_all_rows
 from bertsmith.errors import ErrorCollector, InputError
 
@@ -39,7 +40,7 @@ def read_choices(path: Path, *, columns: str | None = None, labelled: bool = Tru
     """Rows with `text` (or `question`, `sentence`), `choices` or `choice1`, `choice2`, …, and `label`.
 
     Raises `InputError`s with file, line and field: fewer than two choices, a gap among them, a label that is neither a
-    number of one nor the text of exactly one.
+    number of one nor the text of exactly one, or is both where no other row tells which is meant.
     """
     rows = read_all_rows(
         path,
@@ -51,15 +52,29 @@ def read_choices(path: Path, *, columns: str | None = None, labelled: bool = Tru
     if rows and not {"choices", *NUMBERED, *OTHERS} & rows[0].values.keys():
         found = ", ".join(rows[0].values)
         raise InputError(f"found {found}; needed are `choices`, or choice1, choice2, …", file=path, field="choices")
-    examples, errors = [], ErrorCollector()
+    read, errors = [], ErrorCollector()
     for row in rows:
         try:
             choices = _choices(row)
-            label = _number(row.values["label"], choices, row) if labelled else None
-            examples.append(ChoiceExample(row.file, row.line, row.values["text"], choices, label))
+            read.append((row, choices, _readings(row.values["label"], choices, row) if labelled else {}))
         except InputError as error:
             errors.add(error)
     errors.raise_if_any()
+    sure = {next(iter(kinds)) for _, _, kinds in read if len(kinds) == 1} - {"either"}
+    if format_of(path)[0] in (".jsonl", ".parquet"):
+        sure = sure or {"text"}  # where a number could have been written as one
+    examples = []
+    for row, choices, readings in read:
+        if len(readings) == 2 and len(sure) != 1:
+            raise InputError(
+                f"{row.values['label']!r} may be the number of a choice or its text, and the other rows do not tell; "
+                'write .jsonl, where 2 is a number and "2" a text',
+                file=row.file,
+                line=row.line,
+                field="label",
+            )
+        number = readings[next(iter(sure))] if len(readings) == 2 else next(iter(readings.values()), None)
+        examples.append(ChoiceExample(row.file, row.line, row.values["text"], choices, number))
     _refuse_shifted(examples)
     return examples
 
@@ -94,15 +109,21 @@ def _choices(row: Row) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _number(label: Any, choices: tuple[str, ...], row: Row) -> int:
+def _readings(label: Any, choices: tuple[str, ...], row: Row) -> dict[str, int]:
+    """The choice that the label names as a `text`, and the one that it names as a `number`; one entry if only one is
+    possible, `either` if they are the same, or if the file writes numbers as numbers."""
     place: dict[str, Any] = {"file": row.file, "line": row.line, "field": "label"}
     text = str(label).strip()
-    same = [i for i, choice in enumerate(choices) if choice.strip() == text]
-    if len(same) == 1 and not isinstance(label, int):
-        return same[0]
-    if text.isascii() and text.isdigit() and not isinstance(label, bool):
-        if int(text) < len(choices):
-            return int(text)
+    is_number = text.isascii() and text.isdigit() and not isinstance(label, bool)
+    same = [i for i, choice in enumerate(choices) if choice.strip() == text and not isinstance(label, int)]
+    found = {"text": same[0]} if len(same) == 1 else {}
+    if is_number and int(text) < len(choices):
+        found["number"] = int(text)
+    if isinstance(label, int) or len({*found.values()}) < len(found):
+        found = {"either": next(iter(found.values()))} if found else {}
+    if found:
+        return found
+    if is_number:
         raise InputError(f"is {text}; the row has {len(choices)} choices, numbered 0 to {len(choices) - 1}", **place)
     raise InputError(f"{text[:60]!r} is neither the number of a choice, from 0, nor the text of exactly one", **place)
 

@@ -169,7 +169,7 @@ def fault(value: Any, *, is_text: bool) -> str:
     """What is wrong with a value: `(None, is_text=False)` -> `"is null"`, a good one -> `""`."""
     if value is None:
         return "is null"
-    if is_text and not isinstance(value, str):
+    if isinstance(value, bytes) or (is_text and not isinstance(value, str)):
         return f"is {kind_of(value)}, not a string"
     if isinstance(value, float) and not math.isfinite(value):
         return f"is {value}; a finite number is needed"

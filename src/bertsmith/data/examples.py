@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,17 @@ def read_examples(
     rows, has_score = _rows(path, columns, labelled=labelled, wanted=wanted)
     is_score = has_score or wanted.problem == "regression"
     examples, errors = [], ErrorCollector()
+    if labelled:
+        _refuse_one_hot(rows)
+    if rows and all(map(_lacks_text, rows)):
+        texts_of(replace(rows[0], line=1))  # raises, about the header
     for row in rows:
-        text, pair = texts_of(row)
-        label = None
-        if labelled:
-            try:
-                label = _label(row, is_score=is_score, wanted=wanted)
-            except InputError as error:
-                errors.add(error)
+        try:
+            text, pair = texts_of(row)
+            label = _label(row, is_score=is_score, wanted=wanted) if labelled else None
+        except InputError as error:
+            errors.add(error)
+            continue
         examples.append(Example(row.file, row.line, text, pair, label))
     errors.raise_if_any()
     _all_pairs_or_none(examples)
@@ -76,15 +79,19 @@ def texts_of(row: Row) -> tuple[str, str | None]:
     """The text of a row and its pair. Raises `InputError` if there is no text, or half a pair."""
     values = row.values
     text, pair = values.get("text", values.get("text_a")), values.get("text_b")
-    if text is None or ("text" not in values and pair is None):
+    if text is None or _lacks_text(row):
         raise InputError(
             f"found {', '.join(values) or 'no known column'}; needed are `text`, or `text_a` and `text_b`; "
             "name the columns with --columns",
             file=row.file,
-            line=1,
+            line=row.line,
             field="text" if text is None else "text_b",
         )
     return text, pair
+
+
+def _lacks_text(row: Row) -> bool:
+    return "text" not in row.values and not {"text_a", "text_b"} <= row.values.keys()
 
 
 def _rows(path: Path, columns: str | None, *, labelled: bool, wanted: LabelFormat) -> tuple[list[Row], bool]:
@@ -92,19 +99,27 @@ def _rows(path: Path, columns: str | None, *, labelled: bool, wanted: LabelForma
     texts = ("text|sentence", "text_a", "text_b|pair")
     if not labelled:
         return read_all_rows(path, required=(), optional=(*texts, "label|labels", "score"), columns=columns), False
-    try:
-        return read_all_rows(path, required=("label|labels",), optional=texts, columns=columns), False
-    except InputError as error:
-        if wanted.problem not in ("auto", "regression") or wanted.separator is not None:
-            raise
+    names = ["label|labels", "score"] if wanted.problem in ("auto", "regression") and wanted.separator is None else []
+    if wanted.problem == "regression":
+        names.reverse()
+    problems = []
+    for name in names or ["label|labels"]:
         try:
-            rows = read_all_rows(path, required=("score",), optional=texts, columns=columns)
-        except InputError as other:
-            lines = other.lines()
-            raise (
-                other if any('"score": is' in line and "is missing" not in line for line in lines) else error
-            ) from None
-    return [Row(row.file, row.line, {**row.values, "label": row.values["score"]}) for row in rows], True
+            rows = read_all_rows(path, required=(name,), optional=texts, columns=columns)
+        except InputError as error:
+            problems.append(error)
+            continue
+        if name == "score":
+            rows = [Row(row.file, row.line, {**row.values, "label": row.values["score"]}) for row in rows]
+        return rows, name == "score"
+    raise min(problems, key=_missing)
+
+
+def _missing(error: InputError) -> tuple[bool, int, int]:
+    """How much a file lacks of a column; of two columns, the one that it lacks less was meant."""
+    lines = error.lines()
+    is_header = len(lines) == 1 and ": no column " in lines[0]
+    return is_header, sum(": is missing" in line for line in lines), getattr(error, "total", len(lines))
 
 
 def _label(row: Row, *, is_score: bool, wanted: LabelFormat) -> Label:
@@ -146,6 +161,21 @@ def finite_number(value: Any, place: dict[str, Any]) -> float:
     if abs(number) > LARGEST_SCORE:
         raise InputError(f"{shown} is larger than a model can learn ({LARGEST_SCORE:g}); scale the scores", **place)
     return number
+
+
+def _refuse_one_hot(rows: Sequence[Row]) -> None:
+    """Raise `InputError` if every row has a list of zeros and ones, all of one length."""
+    given = [row.values["label"] for row in rows]
+    if not all(isinstance(value, list) and all(entry in (0, 1) for entry in value) for value in given):
+        return
+    lengths = {len(value) for value in given}
+    if len(lengths) == 1 and lengths.pop() > 1:
+        raise InputError(
+            "is a list of zeros and ones in every row; list the names of the labels that hold",
+            file=rows[0].file,
+            line=rows[0].line,
+            field="label",
+        )
 
 
 def _all_pairs_or_none(examples: Sequence[Example]) -> None:

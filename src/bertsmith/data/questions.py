@@ -4,7 +4,8 @@
                                                       "is_impossible"}]}]}]}
 
 Rows (JSON lines, Parquet) have `question`, `context` and `answers`: a list of such objects or of texts, one object of
-two lists (`{"text": […], "answer_start": […]}`), or a text; a text without a start is searched. No answer is `[]`.
+two lists (`{"text": […], "answer_start": […]}`), or a text, with a column `answer_start` or searched for. No answer is
+`[]`, or `is_impossible` true.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.data.archives import check_files, format_of, open_binary
-from bertsmith.data.text import read_all_rows
+from bertsmith.data.columns import FLAG
+from bertsmith.data.text import Row, read_all_rows
 from bertsmith.errors import ErrorCollector, InputError
 from bertsmith.files import parse_json
 
@@ -64,7 +66,12 @@ def read_questions(path: Path, *, columns: str | None = None, labelled: bool = T
     """
     check_files([path], formats=FORMATS)
     found, errors = [], ErrorCollector()
-    items = _squad(path) if format_of(path)[0] == ".json" else _rows(path, columns, labelled=labelled)
+    if format_of(path)[0] == ".json":
+        if columns is not None:
+            raise InputError("SQuAD's JSON has its own names; leave it out", field=FLAG)
+        items = _squad(path)
+    else:
+        items = _rows(path, columns, labelled=labelled)
     for item in items:
         try:
             found.append(_question(item, labelled=labelled))
@@ -120,15 +127,27 @@ def _rows(path: Path, columns: str | None, *, labelled: bool) -> Iterator[_Item]
     rows = read_all_rows(
         path,
         required=required,
-        optional=("id", "is_impossible"),
+        optional=("id", "is_impossible", "answer_start"),
         columns=columns,
         text_columns=("question", "context"),
     )
     for row in rows:
         values = row.values
         identity = str(values["id"]) if "id" in values else None
-        answers = [] if values.get("is_impossible") in (True, "true", "True") else values.get("answers")
+        answers = [] if str(values.get("is_impossible")).strip().lower() in ("true", "1") else values.get("answers")
+        if isinstance(answers, str) and str(values.get("answer_start", "")).strip():
+            answers = {"text": answers, "answer_start": _whole(values["answer_start"], row)}
         yield _Item(Question(row.file, row.line, values["question"], values["context"], None, identity), answers)
+
+
+def _whole(value: Any, row: Row) -> int:
+    """A cell that counts characters."""
+    text = str(value).strip()
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(
+            f"{text[:40]!r} is not a place in the context", file=row.file, line=row.line, field="answer_start"
+        )
+    return int(text)
 
 
 def _question(item: _Item, *, labelled: bool) -> Question:
@@ -141,7 +160,8 @@ def _question(item: _Item, *, labelled: bool) -> Question:
     answers, moved = [], False
     for text, start in _pairs(item.answers, asked):
         if not text.strip():
-            raise InputError("is empty", **asked.place, field="answers")
+            fix = "is empty; a question without an answer has is_impossible true"
+            raise InputError(fix, **asked.place, field="answers")
         at = nearest_place(asked.context, text, start)
         if at is None:
             raise InputError(f"{text[:60]!r} does not stand in the context", **asked.place, field="answers")

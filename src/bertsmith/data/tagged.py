@@ -59,12 +59,16 @@ def read_tagged(path: Path, *, columns: str | None = None, labelled: bool = True
     places = _places(columns, is_universal=extension == ".conllu")
     sentences, errors = [], ErrorCollector()
     words: list[tuple[int, str, str | None]] = []
+    first: tuple[int, int] | None = None
     for line, cells in _cells(path, is_universal=extension == ".conllu"):
         if cells is None:
             sentences += _sentence(path, words)
             words = []
             continue
+        first = first or (line, len(cells))
         try:
+            if labelled and columns is None and len(cells) != first[1]:
+                raise InputError(f"has {len(cells)} column(s), line {first[0]} has {first[1]}")
             words.append((line, *_word(cells, places, labelled=labelled)))
         except InputError as error:
             errors.add(InputError(error.message, file=path, line=line, field=error.field))
@@ -85,7 +89,7 @@ def _cells(path: Path, *, is_universal: bool) -> Iterator[tuple[int, list[str] |
         elif not is_universal and text.startswith("-DOCSTART-"):
             yield line, None
         else:
-            cells = text.split("\t") if "\t" in text or is_universal else text.split()
+            cells = text.split("\t") if "\t" in text or is_universal else re.split(" +", text.strip(" "))
             if not is_universal or cells[0].isdecimal():
                 yield line, cells
             elif not re.fullmatch(r"\d+[-.]\d+", cells[0]):  # 3-4 is written as one, 3.1 is not written at all
@@ -124,10 +128,13 @@ def _word(cells: list[str], places: tuple[int, int, int | None], *, labelled: bo
         raise InputError("is empty", field="tokens")
     if not labelled:
         return cells[word].strip(), None
+    if size is None and len(cells) == len(CONLLU) and cells[0].isdecimal():
+        raise InputError("looks like CoNLL-U; call the file .conllu, or name its columns with --columns")
     if len(cells) < 2:
         raise InputError(f"has the word {cells[0]!r} and no tag; write WORD<TAB>TAG")
     if not cells[tag].strip() or (size == len(CONLLU) and cells[tag] == "_"):
-        raise InputError("is empty", field="tags")
+        fix = "is empty; the last column holds the tag, or --columns names them: tokens,tags,-"
+        raise InputError(fix if size is None else "is empty", field="tags")
     return cells[word].strip(), cells[tag].strip()
 
 

@@ -110,6 +110,11 @@ def read_rows(
     return _raising(_rows(path, wanted))
 
 
+def blank_lines(path: Path, texts: int) -> int:
+    """How many lines of a .txt with `texts` rows are blank; 0 of other formats."""
+    return sum(1 for _ in read_lines(path)) - texts if format_of(path)[0] == ".txt" else 0
+
+
 def read_all_rows(
     path: Path,
     *,

@@ -12,7 +12,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from bertsmith.metrics.tagging import Scheme, known_scheme, split_tag
+from bertsmith.errors import listing
+from bertsmith.metrics.tagging import Scheme, is_entity_scheme, known_scheme, split_tag
+
+MISTAKES = 0.1
+"""Share of a training file's entity tags that may contradict its scheme."""
 
 
 def scheme_of(sentences: Sequence[Sequence[str]]) -> Scheme:
@@ -30,6 +34,41 @@ def scheme_of(sentences: Sequence[Sequence[str]]) -> Scheme:
 def violations(sentences: Sequence[Sequence[str]], scheme: Scheme) -> int:
     """How many tags cannot follow the one before."""
     return sum(not allowed(before, tag, scheme) for tags in sentences for before, tag in pairwise(("", *tags, "")))
+
+
+def obeys(sentences: Sequence[Sequence[str]], scheme: Scheme) -> bool:
+    """Whether so few tags contradict the scheme that they are mistakes; IOE1 and IOE2 look like BIOES and are not."""
+    marked = sum(tag != "O" for tags in sentences for tag in tags)
+    return violations(sentences, scheme) <= MISTAKES * marked
+
+
+def doubtful(labels: Sequence[str]) -> str:
+    """Why labels that are meant as entities are not read so; "" if they are, or are surely none."""
+    others = strays(labels)
+    if others:
+        return f"no entities, because these tags are neither O nor PREFIX-CLASS: {listing(others, 5)}"
+    if all(label.isdecimal() for label in labels):
+        return "no entities, because the tags are numbers; write their names, as B-PER"
+    return ""
+
+
+def strays(labels: Sequence[str]) -> list[str]:
+    """The labels that are neither `O` nor `PREFIX-CLASS`, where most are one of these."""
+    others = [label for label in labels if label != "O" and not is_entity_scheme([label])]
+    return others if 2 * len(others) < len(labels) else []
+
+
+def completed(labels: Sequence[str], scheme: Scheme) -> tuple[str, ...]:
+    """The labels with the missing prefixes of their classes: a class must be able to begin and to go on.
+
+    `("O", "I-PER")`, BIO -> `("O", "I-PER", "B-PER")`.
+    """
+    marked = [label for label in labels if label != "O"]
+    ends = {label[0] for label in marked} & set("LEUS")
+    prefixes = "BI" if scheme in ("BIO", "IOB1") else "BIES" if ends & set("ES") else "BILU"
+    kinds = dict.fromkeys(label[2:] for label in marked)
+    every = [f"{prefix}-{kind}" for kind in kinds for prefix in prefixes]
+    return tuple(dict.fromkeys([*labels, *(["O"] if "O" not in labels else []), *every]))
 
 
 def allowed(before: str, tag: str, scheme: Scheme) -> bool:

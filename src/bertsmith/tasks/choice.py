@@ -65,12 +65,14 @@ class ChoiceTask:
         for number, row in enumerate(rows):
             sequences: list[np.ndarray] = []
             types: list[np.ndarray] = []
+            is_reported = False
             for i, _ in enumerate(row.choices):
                 encoding = next(encodings)
                 size = len(encoding.ids)
                 if size > self.max_length:
                     cut += 1
-                    if self.long_docs == "error" and not any(len(other) == self.max_length for other in sequences):
+                    if self.long_docs == "error" and not is_reported:
+                        is_reported = True
                         message = f"with choice {i} it has {size} tokens, the limit is {self.max_length}; shorten it"
                         fix = f"{message}, or train with --long-docs truncate"
                         errors.add(InputError(fix, file=row.file, line=row.line, field="text"))

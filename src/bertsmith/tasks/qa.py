@@ -10,9 +10,10 @@ has it.
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class QaTask:
         none; `Encoded.origin` is `[tokens, 2]`, the characters of each token's word in the context, -1 elsewhere."""
         if labelled and (moved := sum(row.moved for row in rows)):
             log.warning("%d answers do not stand where answer_start says; the nearest place is taken", moved)
-        errors, encoded = ErrorCollector(), []
+        errors, encoded, lost = ErrorCollector(), [], 0
         for number, row in enumerate(rows):
             try:
                 found = tokenizer.windows(
@@ -108,11 +109,14 @@ class QaTask:
                 fix = f"the question has {length} tokens, and {error.message}" if error.field else error.message
                 errors.add(InputError(fix, **row.place, field="question"))
                 continue
-            for window in found:
+            places = answer_places(found, row) if labelled and row.answers is not None else []
+            lost += bool(places and row.answers and not any(map(any, places)))
+            for window, label in zip_longest(found, places):
                 words = word_spans(window, row.context)
-                label = answer_places(window, row) if labelled and row.answers is not None else None
                 encoded.append(Encoded((np.array(window.ids),), (np.array(window.type_ids),), number, label, words))
         errors.raise_if_any()
+        if lost:
+            log.warning("%d answers are in no window: too long, or nothing that the tokenizer reads", lost)
         return encoded
 
     def collate(self, inputs: Sequence[Encoded]) -> Batch:
@@ -206,31 +210,48 @@ def word_spans(window: Encoding, context: str) -> np.ndarray:
     """`[tokens, 2]`: where the word of each token of the second text starts and ends in it; -1 for other tokens.
 
     An answer is made of whole words: a piece stands for the word that it is part of, without the space that pieces of
-    sentencepiece begin with.
+    sentencepiece begin with. Marks that the tokenizer drops, as accents, stay with the character before them.
     """
     spans = np.array(window.offsets)
     inside = np.array([number == 1 for number in window.sequence_ids])
     words = np.array([-1 if word is None else word for word in window.word_ids])
     spans[~inside] = -1
+    covered = set(spans[inside, 0].tolist())
     for word in np.unique(words[inside]):
         of_word = inside & (words == word)
         start, end = spans[of_word, 0].min(), spans[of_word, 1].max()
+        while end < len(context) and unicodedata.category(context[end]) in ("Mn", "Me") and end not in covered:
+            end += 1
         word_text = context[start:end]
         spans[of_word] = start + len(word_text) - len(word_text.lstrip()), end
     return spans
 
 
-def answer_places(window: Encoding, row: Question) -> tuple[int, int]:
-    """First and last token of the first right answer in a window; (0, 0) if it does not hold all of it."""
+def answer_places(windows: Sequence[Encoding], row: Question) -> list[tuple[int, int]]:
+    """For each window of the row first and last token of the first right answer; (0, 0) where it is not all there.
+
+    The tokens are those that share a character with it: a tokenizer may drop some at its ends, as accents.
+    """
     if not row.answers:
-        return 0, 0
+        return [(0, 0)] * len(windows)
     first = row.answers[0]
     text = first.text.rstrip()
     begin, end = first.start + len(text) - len(text.lstrip()), first.start + len(text)
-    offsets, inside = np.array(window.offsets), np.array([number == 1 for number in window.sequence_ids])
-    starts = np.flatnonzero(inside & (offsets[:, 0] <= begin) & (begin < offsets[:, 1]))
-    ends = np.flatnonzero(inside & (offsets[:, 0] < end) & (end <= offsets[:, 1]))
-    return (int(starts[0]), int(ends[-1])) if len(starts) and len(ends) else (0, 0)
+    tokens = []
+    for window in windows:
+        offsets, inside = np.array(window.offsets), np.array([number == 1 for number in window.sequence_ids])
+        places = np.flatnonzero(inside & (offsets[:, 0] < end) & (offsets[:, 1] > begin))
+        tokens.append((places, offsets[places]))
+    every = np.concatenate([offsets for _, offsets in tokens])
+    if not len(every):
+        return [(0, 0)] * len(windows)
+    whole = every[:, 0].min(), every[:, 1].max()
+    return [
+        (int(places[0]), int(places[-1]))
+        if len(places) and (offsets[:, 0].min(), offsets[:, 1].max()) == whole
+        else (0, 0)
+        for places, offsets in tokens
+    ]
 
 
 def spans_of(words: np.ndarray, logits: np.ndarray, *, longest: int) -> list[tuple[int, int, float]]:

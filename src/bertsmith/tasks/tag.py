@@ -28,7 +28,7 @@ from bertsmith.models.bert import Bert
 from bertsmith.models.flops import encoder_flops, token_flops
 from bertsmith.models.losses import widened
 from bertsmith.tasks.base import Encoded, LossTerm, cross_entropy_term, packed, softmax
-from bertsmith.tasks.chain import best_sequence, scheme_of, transitions
+from bertsmith.tasks.chain import best_sequence, completed, doubtful, obeys, scheme_of, transitions, violations
 from bertsmith.tokenizer.splitting import split_words
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
@@ -55,10 +55,20 @@ class TagTask:
         labels = tuple(dict.fromkeys(tag for tags in sentences for tag in tags))
         if len(labels) < 2:
             raise InputError(f"every word has the tag {labels[0]!r}", file=options.train, field="tags")
-        scheme = scheme_of(sentences)
-        if scheme == "BILOU" or scheme == "BIO":  # a class seen only in part must still be answered whole
+        scheme, constrained = scheme_of(sentences), options.constrained
+        if doubt := doubtful(labels):
+            log.warning("%s: %s", options.train, doubt)
+        if scheme != "none" and not obeys(sentences, scheme):
+            log.warning(
+                "%s: %d tags cannot follow the one before in %s: another scheme, so answers are not held to it",
+                options.train,
+                violations(sentences, scheme),
+                scheme,
+            )
+            constrained = False
+        elif scheme != "none":  # a class seen only in part must still be answered whole
             labels = completed(labels, scheme)
-        return cls(labels, max_length, scheme, options.stride, options.aggregation, options.constrained)
+        return cls(labels, max_length, scheme, options.stride, options.aggregation, constrained)
 
     @property
     def primary_metric(self) -> str:
@@ -273,19 +283,6 @@ class Pieces:
     def starts(self) -> np.ndarray:
         """`[words]`: where the first piece of each word stands."""
         return np.flatnonzero(np.diff(self.words, prepend=-1))
-
-
-def completed(labels: Sequence[str], scheme: Scheme) -> tuple[str, ...]:
-    """The labels with the missing prefixes of their classes: a class must be able to begin and to go on.
-
-    `("O", "I-PER")`, BIO -> `("O", "I-PER", "B-PER")`.
-    """
-    marked = [label for label in labels if label != "O"]
-    ends = {label[0] for label in marked} & set("LEUS")
-    prefixes = "BI" if scheme == "BIO" else "BIES" if ends & set("ES") else "BILU"
-    kinds = dict.fromkeys(label[2:] for label in marked)
-    every = [f"{prefix}-{kind}" for kind in kinds for prefix in prefixes]
-    return tuple(dict.fromkeys([*labels, *(["O"] if "O" not in labels else []), *every]))
 
 
 def windows(origin: Sequence[int], *, room: int, stride: int) -> list[tuple[int, int]]:

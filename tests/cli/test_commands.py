@@ -67,9 +67,10 @@ def test_predict_prints_one_json_line_for_each_text_in_order(capsys, classifier_
     assert answer["label"] == "cat"
     assert 0.5 < answer["score"] <= 1
     file = tmp_path / "texts.txt"
-    file.write_text("the dog likes a red ball.\nthe cat sees two stones.\nthe dog\n")
+    file.write_text("the dog likes a red ball.\nthe cat sees two stones.\n\nthe dog\n")
     outcome = bertsmith(capsys, "predict", classifier_dir, "--data", file, "--batch-tokens", 16)
     assert [json.loads(line)["label"] for line in outcome.out.splitlines()] == ["dog", "cat", "dog"]
+    assert "1 blank lines have no answer" in outcome.err
 
 
 def test_fill_prints_probabilities_that_fall(capsys, encoder_dir: Path) -> None:

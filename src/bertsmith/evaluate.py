@@ -189,17 +189,22 @@ def evaluate_encoder(bundle: Bundle, options: EvaluateOptions) -> dict[str, Any]
 
 
 def parse_gate(text: str | None) -> dict[str, float]:
-    """`"accuracy=0.9,macro_f1=0.8"` -> `{"accuracy": 0.9, "macro_f1": 0.8}`."""
-    gate = {}
-    for part in (text or "").split(",") if text else []:
-        name, _, value = part.partition("=")
+    """`"accuracy=0.9,macro_f1=0.8"` -> `{"accuracy": 0.9, "macro_f1": 0.8}`; an entry ends with a number, because the
+    names of labels, and so of metrics, may hold commas."""
+    gate, entry = {}, ""
+    for part in text.split(",") if text else []:
+        entry += part
+        name, _, value = entry.rpartition("=")
         try:
             limit = float(value)
         except ValueError:
             limit = math.nan
-        if not math.isfinite(limit):
-            raise InputError(f"{part!r} is not METRIC=NUMBER, for example accuracy=0.9", field="--fail-under")
-        gate[name.strip()] = limit
+        if name and math.isfinite(limit):
+            gate[name.strip()], entry = limit, ""
+        else:
+            entry += ","
+    if entry:
+        raise InputError(f"{entry[:-1]!r} is not METRIC=NUMBER, for example accuracy=0.9", field="--fail-under")
     return gate
 
 

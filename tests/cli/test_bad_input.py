@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bertsmith.evaluate import parse_gate
 from tests.cli.run import assert_refused, bertsmith
 
 TRAINING = ("finetune", "classify", "--model", "m", "--train", "t", "--out", "o")
@@ -237,6 +238,7 @@ def test_gate_of_evaluate(capsys, classifier_dir: Path, rows: Path) -> None:
     assert "accuracy is 1.0000, below 1.01" in outcome.err
     assert_refused(bertsmith(capsys, *words, "--fail-under", "acuracy=0.9"), r"no metric \'acuracy\'; did you mean")
     assert_refused(bertsmith(capsys, *words, "--fail-under", "accuracy"), r"METRIC=NUMBER")
+    assert parse_gate("f1_差=评,x=0.1,accuracy=1") == {"f1_差=评,x": 0.1, "accuracy": 1.0}
 
 
 @pytest.mark.parametrize(

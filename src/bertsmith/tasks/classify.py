@@ -23,6 +23,7 @@ from bertsmith.models.bert import Bert
 from bertsmith.models.flops import pooled_encoder_flops, pooled_flops
 from bertsmith.models.losses import widened
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
+from bertsmith.tasks.label_numbers import label_numbers
 from bertsmith.tasks.long_texts import inputs_of, joined_windows
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
 
@@ -96,7 +97,7 @@ class ClassifyTask:
             task,
             class_weights=weights,
             label_smoothing=options.label_smoothing,
-            thresholds=_numbers(fixed, labels, field="--thresholds", default=0.5, most=1.0) if fixed else (),
+            thresholds=label_numbers(fixed, labels, field="--thresholds", default=0.5, most=1.0) if fixed else (),
         )
 
     @property
@@ -318,33 +319,8 @@ def _weights(text: str | None, task: ClassifyTask, rows: Sequence[Example]) -> t
         if task.problem == "multi":
             return tuple((len(rows) - n) / n if n < len(rows) else 1.0 for n in count.values())
         return tuple(len(rows) / (len(count) * n) for n in count.values())
-    given = _numbers(text, task.labels, field="--class-weights", default=1.0)
+    given = label_numbers(text, task.labels, field="--class-weights", default=1.0)
     if task.problem == "multi":
         return given
     mean = sum(weight * n for weight, n in zip(given, count.values(), strict=True)) / len(rows)
     return tuple(weight / mean for weight in given)
-
-
-def _numbers(
-    text: str, labels: Sequence[str], *, field: str, default: float, most: float = float("inf")
-) -> tuple[float, ...]:
-    """`"a=2,b=0.5"` -> a number for each label, `default` where none is given; `"0.3"` -> the same for all."""
-    found = dict.fromkeys(labels, default)
-    named: set[str] = set()
-    for part in text.split(","):
-        name, has_name, value = part.rpartition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            number = -1.0
-        if not 0 < number <= most or number == float("inf") or (not has_name and "," in text):
-            raise InputError(f"{part!r} is not LABEL=NUMBER, for example {labels[0]}=0.5", field=field)
-        if has_name and name.strip() not in found:
-            raise InputError(
-                f"no label {name.strip()!r}{nearest(name, labels)}; the labels are: {listing(labels)}", field=field
-            )
-        if name.strip() in named:
-            raise InputError(f"names {name.strip()!r} twice", field=field)
-        named.add(name.strip())
-        found |= {name.strip(): number} if has_name else dict.fromkeys(labels, number)
-    return tuple(found.values())

@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
+from bertsmith.bundle import load_bundle
 from bertsmith.config.finetune import ClassifyOptions
 from bertsmith.data.examples import Example, read_examples
 from bertsmith.errors import InputError
+from bertsmith.model import load
 from bertsmith.tasks.classify import ClassifyTask, best_temperature, best_threshold
 from bertsmith.tasks.inference import token_groups
-from bertsmith.tasks.known import task_from_manifest
+from bertsmith.tasks.known import task_from_manifest, task_from_rows
 from bertsmith.tasks.long_texts import shorten
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.train.finetune import finetune
@@ -83,8 +85,6 @@ def test_labels_are_in_the_order_of_the_file(encoder_dir: Path, tmp_path: Path) 
     )
     out = tmp_path / "model"
     finetune(ClassifyOptions(model=str(encoder_dir), train=file, out=out, steps=1, threads=2))
-    from bertsmith.bundle import load_bundle
-
     assert load_bundle(out).task["labels"] == ["10", "2", "x y"]
 
 
@@ -144,8 +144,6 @@ def test_class_weights_average_one_over_the_rows(tmp_path: Path) -> None:
 def test_weights_and_smoothing_are_those_of_torch(classifier_dir: Path, rows: Path) -> None:
     import torch
 
-    from bertsmith.bundle import load_bundle
-
     bundle = load_bundle(classifier_dir)
     plain = task_from_manifest(bundle.task)
     assert isinstance(plain, ClassifyTask)
@@ -181,8 +179,6 @@ def test_no_threshold_is_better_than_the_best(cases: list[tuple[bool, float]]) -
 
 
 def test_fitted_thresholds_and_temperature_are_stored(encoder_dir: Path, rows: Path, tmp_path: Path) -> None:
-    from bertsmith.bundle import load_bundle
-
     given = {"model": str(encoder_dir), "dev": rows / "dev.tsv", "steps": 2, "threads": 2}
     finetune(ClassifyOptions(**given, train=rows / "train.tsv", out=tmp_path / "a", calibrate=True))
     stored = load_bundle(tmp_path / "a").task
@@ -212,6 +208,23 @@ def test_a_head_with_other_labels_starts_fresh(classifier_dir: Path, tmp_path: P
     file.write_text("text\tlabel\nthe cat\tcat\na dog\tdog\n")
     finetune(ClassifyOptions(model=str(classifier_dir), train=file, out=tmp_path / "b", steps=1, threads=2))
     assert "starting fresh: nothing" in caplog.text
+    caplog.clear()
+    file.write_text("text\tlabel\na dog\tdog\nthe cat\tcat\n")
+    options = {"model": str(classifier_dir), "train": file, "steps": 1, "threads": 2}
+    finetune(ClassifyOptions(**options, out=tmp_path / "c", learning_rate=1e-6))
+    assert "labels cat, dog; starting fresh: nothing" in caplog.text
+    assert load(tmp_path / "c").predict(["the cat eats some bread."])[0]["label"] == "cat"
+
+
+def test_labels_and_their_weights_take_the_order_of_the_start_model(classifier_dir: Path) -> None:
+    start = load_bundle(classifier_dir)
+    options = ClassifyOptions(model="m", train=Path("a"), out=Path("o"), class_weights="dog=3")
+    rows = [Example(Path("a"), i, "x", None, label) for i, label in enumerate(("dog", "cat"))]
+    found, alone = (task_from_rows(options, rows, max_length=8, start=bundle) for bundle in (start, None))
+    assert (found.labels, found.class_weights) == (("cat", "dog"), (0.5, 1.5))
+    assert (alone.labels, alone.class_weights) == (("dog", "cat"), (1.5, 0.5))
+    several = [replace(row, label=(row.label,)) for row in rows]
+    assert task_from_rows(options, several, max_length=8, start=start).labels == ("dog", "cat"), "another problem"
 
 
 def test_the_same_file_as_train_and_dev_is_counted(encoder_dir: Path, rows: Path, tmp_path: Path, caplog) -> None:

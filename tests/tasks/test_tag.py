@@ -9,15 +9,17 @@ import pytest
 import torch
 import transformers
 
+from bertsmith.bundle import load_bundle
 from bertsmith.config.finetune import TagOptions
 from bertsmith.data.tagged import TaggedExample
 from bertsmith.errors import InputError
 from bertsmith.model import load
+from bertsmith.tasks.known import task_from_rows
 from bertsmith.tasks.tag import Pieces, TagTask
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.tokenizer.splitting import split_words
 from bertsmith.train.finetune import finetune
-from tests.tasks.examples import options
+from tests.tasks.examples import options, write_model
 
 
 @pytest.mark.parametrize(
@@ -158,3 +160,12 @@ def test_tags_that_keep_others_from_being_entities_are_named(tmp_path: Path, cap
     caplog.clear()
     trained_on("DET NOUN VERB", tmp_path=tmp_path)
     assert not caplog.text
+
+
+def test_the_tags_of_the_start_model_keep_their_order(tokenizer_dir: Path, tmp_path: Path) -> None:
+    known = TagTask(("I-X", "O", "B-X"), 64, "BIO")
+    start = write_model(tmp_path / "a", tokenizer_dir, task=known.manifest(), heads=known.heads, labels=3)
+    given = TagOptions(model=str(start), train=tmp_path / "b", out=tmp_path / "c")
+    for tags, labels in ((("O", "B-X", "I-X"), known.labels), (("O", "B-Y", "I-Y"), ("O", "B-Y", "I-Y"))):
+        rows = [row("a", "b", "c", tags=tags)]
+        assert task_from_rows(given, rows, max_length=64, start=load_bundle(start)).labels == labels

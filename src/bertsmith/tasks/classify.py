@@ -37,7 +37,8 @@ NUMBER = "score"
 
 @dataclass(frozen=True)
 class ClassifyTask:
-    """`Task` for texts. `labels` are in the order of their first row in training; of a regression `("score",)`.
+    """`Task` for texts. `labels` are in the order of their first row in training, or in that of the start model that
+    had the same ones; of a regression `("score",)`.
 
     `class_weights` and `label_smoothing` concern training only and are not stored. A weight multiplies the loss of a
     label's rows (problem multi: of the rows that have it).

@@ -88,7 +88,8 @@ def read_training(options: FinetuneOptions) -> list[Any]:
 def task_from_rows(
     options: FinetuneOptions, rows: Sequence[Any], *, max_length: int, start: Bundle | None = None
 ) -> Task:
-    """The task that options and training rows define; an embedder's also has what its `start` does with vectors."""
+    """The task that options and training rows define; an embedder's also has what its `start` does with vectors. A
+    `start` for the same labels gives their order, so that its head goes on."""
     task: Task
     if isinstance(options, ClassifyOptions):
         task = ClassifyTask.from_rows(options, rows, max_length=max_length)
@@ -107,7 +108,20 @@ def task_from_rows(
         task = EmbedTask.from_rows(options, rows, max_length=max_length, modules=modules, hidden_size=hidden_size)
     else:
         raise TypeError(f"no task has {type(options).__name__}")
+    if isinstance(task, ClassifyTask | TagTask) and start is not None and start.task["name"] == task.name:
+        labels = tuple(start.task.get("labels", ()))
+        is_same_problem = start.task.get("problem", "single") == getattr(task, "problem", "single")
+        if is_same_problem and sorted(labels) == sorted(task.labels):
+            return in_order(task, labels)
     return task
+
+
+def in_order(task: ClassifyTask | TagTask, labels: tuple[str, ...]) -> ClassifyTask | TagTask:
+    """The task with its labels, and what belongs to each, in this order."""
+    order = [task.labels.index(label) for label in labels]
+    by_label = [name for name in ("class_weights", "thresholds") if getattr(task, name, ())]
+    moved: dict[str, Any] = {name: tuple(getattr(task, name)[i] for i in order) for name in by_label}
+    return replace(task, labels=labels, **moved)
 
 
 def check_segments(rows: Sequence[Any], inputs: Sequence[Encoded], config: EncoderConfig) -> None:

@@ -37,7 +37,8 @@ log = logging.getLogger("bertsmith")
 
 @dataclass(frozen=True)
 class TagTask:
-    """`Task` for words. `labels` are the tags in the order of their first word in the training file."""
+    """`Task` for words. `labels` are the tags in the order of their first word in the training file, or in that of the
+    start model that had the same ones."""
 
     labels: tuple[str, ...]
     max_length: int

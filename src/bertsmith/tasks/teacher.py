@@ -22,7 +22,7 @@ from bertsmith.tasks.choice import ChoiceTask
 from bertsmith.tasks.classify import ClassifyTask
 from bertsmith.tasks.embed import EmbedTask
 from bertsmith.tasks.inference import results, run
-from bertsmith.tasks.known import TASKS, check_segments, task_of
+from bertsmith.tasks.known import TASKS, check_segments, in_order, task_of
 from bertsmith.tasks.qa import QaTask
 from bertsmith.tasks.rerank import RerankTask, probability
 from bertsmith.tasks.similarity import unit
@@ -99,10 +99,7 @@ def taught(task: Task, teacher: Teacher, tokenizer: TextTokenizer, options: Fine
         labels: tuple[str, ...] = theirs.labels  # type: ignore[attr-defined]  # a task of the same name
         if set(labels) != set(task.labels):
             raise InputError(f"answers with {listing(labels)}; the rows have {listing(task.labels)}", **place)
-        order = [task.labels.index(label) for label in labels]
-        by_label = [name for name in ("class_weights", "thresholds") if getattr(task, name, ())]
-        moved: dict[str, Any] = {name: tuple(getattr(task, name)[i] for i in order) for name in by_label}
-        return replace(task, labels=labels, **moved)
+        return in_order(task, labels)
     return task
 
 

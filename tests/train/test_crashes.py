@@ -18,10 +18,13 @@ import torch
 from bertsmith.data.loader import Loader, Position
 from bertsmith.data.pretraining import make_dataset
 from bertsmith.data.shards import open_shards
+from bertsmith.errors import RunError
 from bertsmith.files import MANIFEST, sha256
 from bertsmith.tokenizer.directory import load_tokenizer
 from bertsmith.train.checkpoint import load_checkpoint, newest_checkpoint
+from bertsmith.train.distributed import Ranks
 from bertsmith.train.pretrain import pretrain
+from bertsmith.train.sharded import save_shards
 from tests.conftest import pretrain_words, tiny_pretraining
 from tests.train.checkpoint_worker import STEPS, state
 
@@ -194,6 +197,18 @@ def test_a_full_disk_ends_in_one_line_and_keeps_what_is_complete(
     lines = [line for line in result.stderr.splitlines() if "error" in line]
     assert len(lines) == 1, result.stderr
     assert "No space left on device" in lines[0]
+    assert "defect" not in lines[0]
     assert "Traceback" not in result.stderr
     assert "exit code 1" in result.stdout, result.stdout
     assert re.search(rf"newest {newest} left \[\]", result.stdout), result.stdout
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_shard_that_cannot_be_written_ends_in_one_line(tmp_path: Path) -> None:
+    tensors = ({"a": torch.ones(3)}, {})
+    save_shards(tmp_path, tensors, ranks=Ranks())
+    (shard,) = (tmp_path / "sharded").iterdir()
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(RunError, match=r"sharded: .*Is a directory"):
+        save_shards(tmp_path, tensors, ranks=Ranks())

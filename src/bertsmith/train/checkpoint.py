@@ -14,12 +14,15 @@ manifest has one.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -76,9 +79,9 @@ def save_checkpoint(
             if is_sharded(model):
                 save_shards(Path(ranks.broadcast(str(temporary))), _tensors(model, optimizers), ranks=ranks)
             else:
-                save_file(_cpu(model.state_dict()), temporary / "model.safetensors")
-                save_file(_cpu(_moments(model, optimizers)), temporary / "optimizer.safetensors")
-            save_file(states, temporary / "random.safetensors")
+                _save(model.state_dict(), temporary / "model.safetensors")
+                _save(_moments(model, optimizers), temporary / "optimizer.safetensors")
+            _save(states, temporary / "random.safetensors")
             content = {"kind": "checkpoint", "version": 1, "world_size": ranks.world_size}
             write_manifest(temporary, {**content, "progress": asdict(progress)})
         for old in _steps(directory)[keep:]:
@@ -177,5 +180,12 @@ def _steps(directory: Path) -> list[Path]:
     return [path for _, path in sorted(numbered, reverse=True)]
 
 
-def _cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    """Write tensors; a full disk, which safetensors gives an error of its own, is an `OSError` that names the file."""
+    try:
+        save_file({name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

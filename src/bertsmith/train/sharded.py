@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bertsmith.errors import RunError
 from bertsmith.train.distributed import Ranks
 from bertsmith.train.replica import is_shard
 
@@ -25,7 +26,11 @@ SHARDED = "sharded"
 
 
 def save_shards(directory: Path, tensors: tuple[Mapping[str, Tensor], Mapping[str, Tensor]], *, ranks: Ranks) -> None:
-    """Write this rank's parts of `tensors` (weights, moments) below `directory`; returns when all ranks have."""
+    """Write this rank's parts of `tensors` (weights, moments) below `directory`; returns when all ranks have.
+
+    Raises `RunError` if one of them cannot.
+    """
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -35,7 +40,11 @@ def save_shards(directory: Path, tensors: tuple[Mapping[str, Tensor], Mapping[st
     folder = directory / SHARDED
     folder.mkdir(exist_ok=True)
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    save(state, storage_writer=writer, process_group=ranks.host)
+    try:
+        save(state, storage_writer=writer, process_group=ranks.host)
+    except CheckpointException as error:  # not an `Exception`, and it prints every rank's traceback
+        first, _ = next(iter(error.failures.values()))
+        raise RunError(f"{folder}: {first}") from error
 
 
 def load_shards(path: Path, parameters: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bertsmith.cli.parser import flag_name, is_positional
+from bertsmith.cli.parser import flag_name, is_positional, parse
 from bertsmith.cli.verbs import VERBS, load
+from bertsmith.tasks.known import read_training
 from tests.cli.run import bertsmith
 
 FLAGS = Path(__file__).with_name("flags.txt")
@@ -59,6 +60,34 @@ def test_yaml_gives_defaults_and_flags_override_them(capsys, corpus: Path, tmp_p
     assert not json.loads((tmp_path / "a/tokenizer_config.json").read_text())["do_lower_case"]
     outcome = bertsmith(capsys, "tokenizer", "--config", config, "--vocab-size", 85, "--out", tmp_path / "b", "--json")
     assert json.loads(outcome.out)["vocab_size"] == 85
+
+
+@pytest.mark.parametrize(("task", "field", "value"), [("classify", "thresholds", 0.3), ("embed", "matryoshka", 64)])
+def test_a_number_in_yaml_may_stand_for_a_list(task: str, field: str, value: float, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(f"model: m\ntrain: a.tsv\nout: o\n{field}: {value}\n")
+    options = parse(load(VERBS[f"finetune {task}"].options), [], prog="bertsmith", config=config)
+    assert getattr(options, field) == str(value)
+
+
+@pytest.mark.parametrize(
+    ("task", "example", "row"),
+    [
+        ("tag", "tokens=words,tags=ner", {"words": ["a"], "ner": ["O"]}),
+        ("qa", "question=query,context=passage,answers=spans", {"query": "who?", "passage": "Ann", "spans": ["Ann"]}),
+        ("choice", "text=stem,choices=options,label=answer", {"stem": "a", "options": ["b", "c"], "answer": 0}),
+        ("embed", "anchor=query,positive=passage", {"query": "a", "passage": "b"}),
+        ("rerank", "anchor=query,positive=passage", {"query": "a", "passage": "b"}),
+    ],
+)
+def test_the_help_about_columns_has_an_example_of_the_task(
+    task: str, example: str, row: dict[str, object], tmp_path: Path
+) -> None:
+    model = load(VERBS[f"finetune {task}"].options)
+    assert f"`{example}`" in model.model_fields["columns"].description.replace("\n", " ")
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    assert read_training(model(model="m", train=file, out=tmp_path / "out", columns=example))
 
 
 def test_predict_prints_one_json_line_for_each_text_in_order(capsys, classifier_dir: Path, tmp_path: Path) -> None:

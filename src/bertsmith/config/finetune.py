@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,9 @@ Problem = Literal["auto", "single", "multi", "regression"]
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 
 TiedEmbeddings = Literal["none", "output", "all"]
+
+NumberOrText = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""Where one number may stand alone, which YAML does not give as text."""
 
 
 class FinetuneOptions(TrainingOptions):
@@ -118,7 +121,7 @@ class ClassifyOptions(FinetuneOptions):
     """Share of each target that is spread over all labels (Szegedy et al. 2016)."""
     calibrate: bool = False
     """Scale the logits by a temperature so that probabilities are right on `--dev` (Guo et al. 2017)."""
-    thresholds: str | None = None
+    thresholds: NumberOrText | None = None
     """auto: for each label the probability that gives the best F1 on `--dev`; or one number, or `LABEL=NUMBER` for
     some, parted by commas. Only with problem multi; by default 0.5."""
 
@@ -137,6 +140,9 @@ class TagOptions(FinetuneOptions):
     """Fine-tune a tagger: one label for each word (entities, parts of speech). Rows are CoNLL, CoNLL-U, or JSON lines
     or Parquet with `tokens` and `tags`."""
 
+    columns: str | None = None
+    """Of CoNLL the columns in order, `tokens,-,-,tags`; of CoNLL-U `tags=xpos`; of JSON lines and Parquet
+    `tokens=words,tags=ner`."""
     stride: int = Field(default=64, ge=0)
     """Tokens that two windows of a long sentence share; at most half of what a window holds."""
     aggregation: Aggregation = "first"
@@ -150,6 +156,8 @@ class QaOptions(FinetuneOptions):
     """Fine-tune for questions whose answer stands in a text. Rows are SQuAD 1.1 or 2 (.json), or have `question`,
     `context` and `answers`."""
 
+    columns: str | None = None
+    """`question=query,context=passage,answers=spans` maps the names of rows; SQuAD's JSON has names of its own."""
     stride: int = Field(default=128, ge=0)
     """Tokens that two windows of a long text share; at most a quarter of a window."""
     max_answer_length: int = Field(default=30, ge=1)
@@ -162,6 +170,9 @@ class ChoiceOptions(FinetuneOptions):
     """Fine-tune for multiple choice: which of several texts goes with the first. Rows have `text`, `choices` (a list)
     or `choice1`, `choice2`, …, and `label`: the number of the right one, from 0, or its text."""
 
+    columns: str | None = None
+    """`text=stem,choices=options,label=answer` maps a file's header; `text,choice1,choice2,label` names the columns of
+    a file without one."""
     long_docs: LongDocs = "error"
     """What to do with a longer row: refuse it, or cut the end of its longer text off (counted)."""
 
@@ -252,6 +263,9 @@ class SimilarityOptions(FinetuneOptions):
 
     batch_size: int = Field(default=32, ge=1)
     """Rows of one optimizer step, over all processes; pairs have each other's texts as negatives."""
+    columns: str | None = None
+    """`anchor=query,positive=passage` maps a file's header; `anchor,positive` names the columns of a file without
+    one."""
     long_docs: LongDocs = "error"
     """What to do with a longer text: refuse it, or cut its end off (counted); the same when the model is evaluated."""
     score_range: str | None = None
@@ -279,7 +293,7 @@ class EmbedderOptions(SimilarityOptions):
     """Whether vectors get length 1; by default as these files say, else not."""
     temperature: float = Field(default=0.05, gt=0)
     """Of in-batch negatives: cosines are divided by it before the softmax."""
-    matryoshka: str | None = None
+    matryoshka: NumberOrText | None = None
     """`64,128,256`: the loss is summed over the whole vector and over its first 64, 128 and 256 numbers, so that a
     shortened vector is still good (Kusupati et al. 2022)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,20 @@ def test_frozen_layers_stay_as_they_were(encoder_dir: Path, rows: Path, tmp_path
             assert torch.equal(tensor, before[name]) == frozen, name
     with pytest.raises(InputError, match=r'field "--freeze-layers": 3 layers cannot be frozen; the model has 2'):
         finetune(ClassifyOptions(**options, out=tmp_path / "no", freeze_layers=3))
+    with pytest.raises(InputError, match=r'field "--freeze-layers": 2 frozen and 1 new blocks are more than'):
+        finetune(ClassifyOptions(**options, out=tmp_path / "no", freeze_layers=2, reinit_layers=1))
     assert not (tmp_path / "no").exists()
+    with pytest.raises(ValueError, match="--random-init and --freeze-layers: random weights would never learn"):
+        ClassifyOptions(**options, out=tmp_path / "no", freeze_layers=0, random_init=True)
+
+
+def test_blocks_that_are_drawn_anew_are_named(
+    encoder_dir: Path, rows: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bertsmith")
+    options = {"model": str(encoder_dir), "train": rows / "train.tsv", "steps": 1, "threads": 2}
+    finetune(ClassifyOptions(**options, out=tmp_path / "out", freeze_layers=1, reinit_layers=1))
+    assert "starting fresh: classifier, last 1 of 2 blocks, pooler;" in caplog.text
 
 
 def test_an_unknown_activation_is_refused_by_its_flag(shards_dir: Path, tmp_path: Path) -> None:

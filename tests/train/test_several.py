@@ -14,7 +14,8 @@ from bertsmith.config.finetune import ClassifyOptions
 from bertsmith.errors import InputError
 from bertsmith.models.surgery import reinitialize
 from bertsmith.train import several
-from bertsmith.train.finetune import finetune, suitable_rate
+from bertsmith.train.finetune import finetune
+from bertsmith.train.finetune_start import suitable_rate
 from bertsmith.train.optim import layer_scales, make_optimizers, set_learning_rate
 
 

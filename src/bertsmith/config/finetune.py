@@ -91,7 +91,7 @@ class FinetuneOptions(TrainingOptions):
         return self
 
     @model_validator(mode="after")
-    def _options_with_dev(self) -> FinetuneOptions:
+    def _options_that_go_together(self) -> FinetuneOptions:
         for name in ("search", "patience", "seeds"):
             if (getattr(self, name) or 0) > (name == "seeds") and self.dev is None:
                 raise ValueError(f"--{name} compares models on dev rows; give --dev FILE")
@@ -99,6 +99,8 @@ class FinetuneOptions(TrainingOptions):
             raise ValueError("--search and --seeds both train several models; give one of them")
         if self.plan and (self.search or self.seeds > 1):
             raise ValueError("--plan looks at one run; leave --search and --seeds out")
+        if self.random_init and self.freeze_layers is not None:
+            raise ValueError("--random-init and --freeze-layers: random weights would never learn; leave one out")
         return self
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from bertsmith.batch import Batch
-from bertsmith.bundle import Bundle, load_bundle, resolve, start_from, write_bundle
+from bertsmith.bundle import Bundle, load_bundle, resolve, write_bundle
 from bertsmith.card import Card
 from bertsmith.config.finetune import EmbedderOptions, FinetuneOptions, RerankerOptions, SimilarityOptions
 from bertsmith.data.loader import Loader
@@ -23,11 +22,8 @@ from bertsmith.errors import InputError
 from bertsmith.files import read_json, to_json, write_file
 from bertsmith.models.bert import Bert
 from bertsmith.models.network import Network
-from bertsmith.models.surgery import freeze, reinitialize, take_layers
-from bertsmith.nn.init import initialize
 from bertsmith.runtime import set_threads
 from bertsmith.tasks.base import Collating, Encoded, Task
-from bertsmith.tasks.classify import ClassifyTask
 from bertsmith.tasks.distill import DistilledTask
 from bertsmith.tasks.embed import EmbedTask
 from bertsmith.tasks.embedding import sentence_limit
@@ -39,6 +35,7 @@ from bertsmith.tasks.teacher import Teacher, open_teacher, taught, with_targets
 from bertsmith.train.directory import TrainingDirectory, open_training_directory
 from bertsmith.train.distill import ANSWERS, ask, comparison, known_answers, store_answers, to_markdown
 from bertsmith.train.distributed import Ranks, join_ranks
+from bertsmith.train.finetune_start import starting_bundle, starting_model, suitable_rate
 from bertsmith.train.loop import Run, train
 from bertsmith.train.replica import whole_model
 from bertsmith.train.setup import preview, provenance, set_up, speed_report
@@ -49,9 +46,6 @@ DEFAULT_EPOCHS = 3.0
 LEAST_STEPS, MOST_EPOCHS = 200, 20.0
 """A small file is gone through until there are so many steps, but no more often: a few dozen steps leave a model where
 it was (Mosbach et al. 2021, "On the Stability of Fine-tuning BERT", section 6, who take 20 epochs)."""
-
-BASE_RATE, BASE_DEVIATION, BASE_WIDTH = 5e-5, 0.042, 768
-"""The usual learning rate of BERT base (Devlin et al. 2018, A.3), and the root mean square of its matrices."""
 
 
 class EncodedData:
@@ -169,17 +163,6 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
     return dict(ranks.broadcast(report))
 
 
-def starting_bundle(options: FinetuneOptions) -> Bundle:
-    """The model to start from: `--model`, by default the teacher, or `--student-layers` of its blocks."""
-    bundle = load_bundle(resolve(options.model or options.teacher or ""))
-    if options.student_layers is None:
-        return bundle
-    try:
-        return replace(bundle, model=take_layers(bundle.model, options.student_layers))
-    except ValueError as error:
-        raise InputError(str(error), file=bundle.path, field="--student-layers") from None
-
-
 def load_rows(
     options: FinetuneOptions, bundle: Bundle, *, device: torch.device
 ) -> tuple[Task, Teacher | None, Rows, Rows]:
@@ -241,48 +224,6 @@ def longest_sequence(options: FinetuneOptions, bundle: Bundle) -> int:
     if isinstance(options, EmbedderOptions):
         return options.max_length or sentence_limit(bundle)
     return options.max_length or min(positions, bundle.tokenizer.model_max_length)
-
-
-def starting_model(options: FinetuneOptions, bundle: Bundle, task: Task, rows: Sequence[Any]) -> tuple[Bert, list[str]]:
-    """The model of step 0, and the parts of it that start fresh. A head that answered with other labels is fresh."""
-    dropout = {"hidden_dropout_prob": options.dropout, "attention_probs_dropout_prob": options.dropout}
-    config = bundle.model.config.model_copy(update=dropout)
-    model, fresh = start_from(bundle, heads=task.heads, num_labels=task.num_labels, config=config)
-    labels = getattr(task, "labels", None)
-    for name in ("classifier", "token_classifier"):
-        head = getattr(model, name)
-        before = tuple(bundle.task.get("labels", ()))
-        is_kept = before == labels or (isinstance(task, RerankTask) and len(before) == 1)  # any number is a relevance
-        if head is not None and name not in fresh and not is_kept:
-            initialize(head, std=config.initializer_range)
-            fresh.append(name)
-    if options.random_init:
-        torch.manual_seed(options.seed)
-        model, fresh = type(model)(config, heads=task.heads, num_labels=task.num_labels), [*task.heads, "everything"]
-    try:
-        reinitialize(model, options.reinit_layers)
-    except ValueError as error:
-        raise InputError(str(error), field="--reinit-layers") from None
-    if isinstance(task, ClassifyTask):
-        task.start(model, rows, fresh)
-    if options.freeze_layers is not None:
-        try:
-            freeze(model, options.freeze_layers)
-        except ValueError as error:
-            raise InputError(str(error), field="--freeze-layers") from None
-    return model, fresh
-
-
-def suitable_rate(model: Bert) -> float:
-    """5e-5 for an encoder like BERT base; in proportion to the root mean square of the blocks' matrices, and inversely
-    to their width: an update must move weights by the same share, and narrow models bear more (Yang et al. 2022).
-
-    Two encoders of width 256, one trained by Muon, did best on SST-2 at 1e-3 and at 1e-4, of four rates
-    (docs/performance.md, "Learning, side by side"); this gives 3e-4 and 8e-5, the right order and too careful.
-    """
-    matrices = [p for name, p in model.encoder.named_parameters() if ".blocks" in f".{name}" and p.dim() == 2]
-    mean = sum(float(p.detach().double().square().sum()) for p in matrices) / sum(p.numel() for p in matrices)
-    return BASE_RATE * math.sqrt(mean) / BASE_DEVIATION * BASE_WIDTH / model.config.hidden_size
 
 
 def keep_best(run: Run, metric: str, *, patience: int | None) -> Any:

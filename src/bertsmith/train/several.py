@@ -19,7 +19,8 @@ import numpy as np
 from bertsmith.config.finetune import FinetuneOptions
 from bertsmith.errors import InputError, import_extra
 from bertsmith.files import MANIFEST, check_output, put_in_place, read_json, to_json, write_file
-from bertsmith.train.finetune import finetune, starting_bundle, suitable_rate
+from bertsmith.train.finetune import finetune
+from bertsmith.train.finetune_start import starting_bundle, suitable_rate
 
 log = logging.getLogger("bertsmith")
 

@@ -1,6 +1,6 @@
 """Where the weights of a pretraining come from: they are drawn, or another model's, with its vocabulary extended.
 
-Not here: fine-tuning's start (`bundle.start_from` alone).
+Not here: fine-tuning's start (`train.finetune_start`).
 """
 
 from __future__ import annotations

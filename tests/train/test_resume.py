@@ -175,7 +175,7 @@ def test_a_run_that_stopped_early_and_lost_its_model_does_not_train_on(
     values = {"model": str(encoder_dir), "train": rows / "train.tsv", "dev": rows / "dev.tsv", "out": out}
     values |= {"steps": 400, "eval_every": 2, "patience": 1, "learning_rate": 1e-7, "threads": 2}
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise Interrupted("killed", signal_number=9)
 
     with monkeypatch.context() as patch:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from bertsmith import files
 from bertsmith.bundle import load_bundle
 from bertsmith.config.finetune import ClassifyOptions
 from bertsmith.errors import InputError
 from bertsmith.models.surgery import reinitialize
-from bertsmith.train import several
+from bertsmith.train import directory, several
 from bertsmith.train.finetune import finetune
 from bertsmith.train.finetune_start import suitable_rate
 from bertsmith.train.optim import layer_scales, make_optimizers, set_learning_rate
@@ -42,17 +43,23 @@ def test_the_best_of_several_seeds_is_kept_and_their_spread_told(given: dict[str
     assert report["dev_accuracy"] == pytest.approx(max(values))
     assert load_bundle(tmp_path / "out").task["name"] == "classify"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert "# out" in (tmp_path / "out/README.md").read_text().splitlines()
+    for changed in ({"steps": 7}, {"seeds": 4}, {"seeds": 1}):
+        (name,) = changed
+        with pytest.raises(InputError, match=f'field "{name}": the run to resume has'):
+            finetune(ClassifyOptions(**given | {"seeds": 3, "resume": True} | changed))
+    assert finetune(ClassifyOptions(**given, seeds=3, resume=True)) == report
 
 
 def test_seeds_go_on_after_a_kill(given: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = finetune(ClassifyOptions(**given | {"out": tmp_path / "whole"}, seeds=3))
     real, calls = several.finetune, []
 
-    def second_fails(options: ClassifyOptions) -> dict[str, object]:
+    def second_fails(options: ClassifyOptions, **more: object) -> dict[str, object]:
         calls.append(options.seed)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(options)
+        return real(options, **more)
 
     monkeypatch.setattr(several, "finetune", second_fails)
     with pytest.raises(KeyboardInterrupt):
@@ -60,27 +67,35 @@ def test_seeds_go_on_after_a_kill(given: dict[str, object], tmp_path: Path, monk
     monkeypatch.setattr(several, "finetune", real)
     with pytest.raises(InputError, match="holds unfinished runs; --resume"):
         finetune(ClassifyOptions(**given, seeds=3))
+    with pytest.raises(InputError, match=r'runs/config.yaml: field "seeds": the run to resume has 3, not 2'):
+        finetune(ClassifyOptions(**given, seeds=2, resume=True))
     resumed = finetune(ClassifyOptions(**given, seeds=3, resume=True))
     for name in ("dev_accuracy", "dev_accuracy_mean", "best_run"):
         assert resumed[name] == whole[name]
     assert finetune(ClassifyOptions(**given, seeds=3, resume=True)) == resumed
 
 
+@pytest.mark.parametrize("is_overwritten", [False, True])
 @pytest.mark.parametrize("is_moved", [False, True])
 def test_a_kill_while_the_best_is_put_in_place_loses_nothing(
-    is_moved: bool, given: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_moved: bool,
+    is_overwritten: bool,
+    given: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = several.put_in_place
+    if is_overwritten:
+        finetune(ClassifyOptions(**given))
 
     def killed(temporary: Path, out: Path) -> None:
-        if is_moved:
-            real(temporary, out)
+        if is_moved:  # and what stood there is not removed
+            files._exchange(temporary, out) if is_overwritten else temporary.rename(out)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(several, "put_in_place", killed)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(ClassifyOptions(**given, seeds=2))
-    monkeypatch.setattr(several, "put_in_place", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(directory, "put_in_place", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(ClassifyOptions(**given, seeds=2, overwrite=is_overwritten))
     monkeypatch.setattr(several, "finetune", None)  # nothing is trained again
     report = finetune(ClassifyOptions(**given, seeds=2, resume=True))
     assert report["runs"] == 2

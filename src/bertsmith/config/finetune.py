@@ -99,6 +99,8 @@ class FinetuneOptions(TrainingOptions):
             raise ValueError("--search and --seeds both train several models; give one of them")
         if self.plan and (self.search or self.seeds > 1):
             raise ValueError("--plan looks at one run; leave --search and --seeds out")
+        if self.resume_from and (self.search or self.seeds > 1):
+            raise ValueError("--resume-from is about one run; several (--search, --seeds) go on with --resume")
         if self.random_init and self.freeze_layers is not None:
             raise ValueError("--random-init and --freeze-layers: random weights would never learn; leave one out")
         return self

@@ -19,7 +19,7 @@ from bertsmith.card import Card
 from bertsmith.config.finetune import EmbedderOptions, FinetuneOptions, RerankerOptions, SimilarityOptions
 from bertsmith.data.loader import Loader
 from bertsmith.errors import InputError
-from bertsmith.files import read_json, to_json, write_file
+from bertsmith.files import to_json, write_file
 from bertsmith.models.bert import Bert
 from bertsmith.models.network import Network
 from bertsmith.runtime import set_threads
@@ -72,8 +72,10 @@ class Rows:
     inputs: Sequence[Encoded]
 
 
-def finetune(options: FinetuneOptions) -> dict[str, Any]:
+def finetune(options: FinetuneOptions, *, title: str | None = None) -> dict[str, Any]:
     """Train a model for a task; returns the report that also stands in `train/report.json`.
+
+    `title`: what the model's card is headed; by default the name of `out`.
 
     With `dev` the evaluation after each epoch decides which weights are kept. `seeds` and `search` train several models
     and keep the best (`train.several`).
@@ -83,17 +85,15 @@ def finetune(options: FinetuneOptions) -> dict[str, Any]:
 
         return finetune_several(options)
     with join_ranks(options.device) as ranks:
-        return finetune_as(ranks, options)
+        return finetune_as(ranks, options, title=title or options.out.name)
 
 
-def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
+def finetune_as(ranks: Ranks, options: FinetuneOptions, *, title: str) -> dict[str, Any]:
     """What one process of the run does; rank 0 alone writes, and all return its report."""
     set_threads(options.threads)
     directory = open_training_directory(options)
     if directory.finished:
-        log.info("%s has ended already", directory.out)
-        finished: dict[str, Any] = read_json(directory.train / "report.json")
-        return finished
+        return directory.ended(ranks)
     bundle = starting_bundle(options)
     task, teacher, training, dev = load_rows(options, bundle, device=ranks.device)
     if options.fsdp and isinstance(task, EmbedTask) and task.couples:
@@ -159,7 +159,7 @@ def finetune_as(ranks: Ranks, options: FinetuneOptions) -> dict[str, Any]:
         quality = report.get(f"dev_{task.primary_metric}")
         rows = dev.rows or training.rows
         report["distillation"] = comparison(teacher, model, task, bundle.tokenizer, rows=rows, quality=quality)
-    finish(options, directory, model, task, bundle, report)
+    finish(options, directory, model, task, bundle, report, title=title)
     return dict(ranks.broadcast(report))
 
 
@@ -250,6 +250,8 @@ def finish(
     task: Task,
     bundle: Bundle,
     report: dict[str, Any],
+    *,
+    title: str,
 ) -> None:
     """Write report and model, and put them in place."""
     write_file(directory.train / "report.json", to_json(report))
@@ -264,10 +266,10 @@ def finish(
         sources["teacher"] = options.teacher
         origin += f", with `{options.teacher}` as its teacher"
         table = to_markdown(report["distillation"])
-        write_file(directory.train / "report.md", f"# {options.out.name} and its teacher\n\n{table}\n")
+        write_file(directory.train / "report.md", f"# {title} and its teacher\n\n{table}\n")
         shutil.rmtree(directory.train / ANSWERS)
     card = Card(
-        title=options.out.name,
+        title=title,
         origin=f"Fine-tuned by `bertsmith finetune {task.name}` from {origin}.",
         data=f"`{Path(options.train).name}`, {report['rows']:,} rows.",
         figures={name: value for name, value in report.items() if name != "distillation"},

@@ -15,7 +15,7 @@ from bertsmith.data.loader import Loader
 from bertsmith.data.pretraining import heldout_dataset
 from bertsmith.data.shards import check_tokenizer, open_shards
 from bertsmith.errors import InputError
-from bertsmith.files import read_json, to_json, write_file
+from bertsmith.files import to_json, write_file
 from bertsmith.runtime import set_threads
 from bertsmith.tasks.pretrain import COLLAPSE_SHARE
 from bertsmith.tokenizer.directory import load_tokenizer
@@ -45,11 +45,8 @@ def pretrain_as(ranks: Ranks, options: PretrainOptions) -> dict[str, Any]:
     """What one process of the run does; rank 0 alone writes, and all return its report."""
     set_threads(options.threads)
     directory = open_training_directory(options)
-    report_file = directory.train / "report.json"
     if directory.finished:
-        log.info("%s has ended already", directory.out)
-        report: dict[str, Any] = read_json(report_file)
-        return report
+        return directory.ended(ranks)
     store, manifest = open_shards(options.data, "train")
     heldout_store, _ = open_shards(options.data, "heldout")
     tokenizer = load_tokenizer(options.tokenizer or options.data / "tokenizer")
@@ -100,7 +97,7 @@ def pretrain_as(ranks: Ranks, options: PretrainOptions) -> dict[str, Any]:
             100 * final["top_prediction_share"],
         )
     report = {**final, **speed_report(run, options), **objective.of_data(data)}
-    write_file(report_file, to_json(report))
+    write_file(directory.train / "report.json", to_json(report))
     objective.write(
         directory.work,
         model.cpu(),

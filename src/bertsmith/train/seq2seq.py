@@ -23,7 +23,7 @@ from bertsmith.config.finetune import Seq2SeqOptions
 from bertsmith.data.loader import Buckets, Loader
 from bertsmith.data.parallel import ParallelExample, read_parallel
 from bertsmith.errors import InputError, import_extra
-from bertsmith.files import read_json, to_json, write_file
+from bertsmith.files import to_json, write_file
 from bertsmith.metrics.translation import translation_metrics
 from bertsmith.models.bert import Bert
 from bertsmith.models.seq2seq import Seq2Seq
@@ -63,9 +63,7 @@ def finetune_seq2seq(options: Seq2SeqOptions) -> dict[str, Any]:
         set_threads(options.threads)
         directory = open_training_directory(options)
         if directory.finished:
-            log.info("%s has ended already", directory.out)
-            finished: dict[str, Any] = read_json(directory.train / "report.json")
-            return finished
+            return directory.ended(ranks)
         rows = read_parallel(options.train, options.train_target, columns=options.columns)
         dev = [] if options.dev is None else read_parallel(options.dev, options.dev_target, columns=options.columns)
         if dev:

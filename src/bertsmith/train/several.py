@@ -1,7 +1,8 @@
 """Several fine-tunings of which the best is kept: with several seeds, or several settings.
 
-.OUT.runs/seed-0/ …    complete training directories, which --resume goes on with
-OUT/                   the best of them, with `train/several.json`: what each run was and scored
+.OUT.runs/seed-0/ …    complete training directories, which --resume goes on with; beside them `config.yaml`
+OUT/                   the best of them, with `train/several.json`: what each run was and scored; the options in its
+                       `train/config.yaml` are those of all runs together
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import numpy as np
 
 from bertsmith.config.finetune import FinetuneOptions
 from bertsmith.errors import InputError, import_extra
-from bertsmith.files import MANIFEST, check_output, put_in_place, read_json, to_json, write_file
+from bertsmith.files import check_output, read_json, to_json, write_file
+from bertsmith.train.directory import CONFIG, TrainingDirectory, check_same, open_training_directory, write_config
+from bertsmith.train.distributed import Ranks
 from bertsmith.train.finetune import finetune
 from bertsmith.train.finetune_start import starting_bundle, suitable_rate
 
@@ -51,11 +54,12 @@ def finetune_several(options: FinetuneOptions) -> dict[str, Any]:
         raise InputError("trains one model after the other; start it without torchrun", field=field)
     out = options.out
     runs = out.with_name(f".{out.name}.runs")
-    if options.resume and (runs / BEST).is_file():  # killed while the best was put in its place
-        return _put_best_in_place(runs, out)
-    if options.resume and (out / MANIFEST).is_file() and not runs.exists():
-        finished: dict[str, Any] = read_json(out / "train" / "report.json")
-        return finished
+    if options.resume and runs.exists():
+        check_same(runs, options)
+        if (runs / BEST).is_file():  # killed while the best was put in its place
+            return _put_best_in_place(options, runs)
+    elif options.resume and out.exists() and (directory := open_training_directory(options)).finished:
+        return directory.ended(Ranks())
     check_output(out, overwrite=options.overwrite or options.resume)
     if runs.exists() and not options.resume:
         if not options.overwrite:
@@ -68,15 +72,17 @@ def finetune_several(options: FinetuneOptions) -> dict[str, Any]:
     write_file(best.directory / "train" / "report.json", to_json(report))
     write_file(best.directory / "train" / "several.json", to_json({"best": best.name, "runs": listed}))
     write_file(runs / BEST, best.name)
-    return _put_best_in_place(runs, out)
+    return _put_best_in_place(options, runs)
 
 
-def _put_best_in_place(runs: Path, out: Path) -> dict[str, Any]:
-    best = runs / (runs / BEST).read_text(encoding="utf-8")
-    if best.is_dir():
-        put_in_place(best, out)
+def _put_best_in_place(options: FinetuneOptions, runs: Path) -> dict[str, Any]:
+    best = TrainingDirectory(options.out, runs / (runs / BEST).read_text(encoding="utf-8"))
+    plan = best.saved_plan()
+    if plan is not None:  # else the two have changed places already
+        best.save_plan(options, plan)
+        best.finish()
     shutil.rmtree(runs, ignore_errors=True)
-    report: dict[str, Any] = read_json(out / "train" / "report.json")
+    report: dict[str, Any] = read_json(options.out / "train" / "report.json")
     return report
 
 
@@ -120,7 +126,9 @@ def _run(options: FinetuneOptions, runs: Path, name: str, settings: dict[str, An
     directory = runs / name
     log.info("\n%s: %s", name, ", ".join(f"{key} {value:g}" for key, value in settings.items()))
     changes = {"seeds": 1, "search": 0, "out": directory, "overwrite": False, "resume": directory.exists()} | settings
-    report = finetune(options.model_copy(update=changes))
+    report = finetune(options.model_copy(update=changes), title=options.out.name)
+    if not (runs / CONFIG.name).is_file():  # now that the options have proved good
+        write_config(runs, options)
     return Done(name, directory, settings, report, float(report["best_value"]))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import ir_measures
 import numpy as np
 import pytest
-from ir_measures import AP, Qrel, ScoredDoc, nDCG
+from ir_measures import AP, P, Qrel, R, ScoredDoc, nDCG
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
@@ -20,6 +20,7 @@ from bertsmith.data.examples import Example
 from bertsmith.evaluate import evaluate
 from bertsmith.model import load
 from bertsmith.tasks.relevance import is_listwise, judge_lists, judge_relevance
+from bertsmith.tasks.rerank import RerankTask
 from bertsmith.train.finetune import finetune
 from tests.cli.run import assert_refused, bertsmith
 from tests.tasks.examples import options
@@ -92,6 +93,23 @@ def test_metrics_of_lists_equal_ir_measures() -> None:
     )
     metrics = judge_lists(rows, scores).metrics
     assert [metrics["ndcg@10"], metrics["map"]] == pytest.approx([expected[nDCG @ 10], expected[AP]], abs=1e-9)
+
+
+def test_grades_are_gains_and_from_the_middle_on_relevant(tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "a.tsv"
+    grades = rng.integers(0, 4, 180)
+    lines = (f"q{i % 9}\td{i:03}\t{grade}\n" for i, grade in enumerate(grades))
+    path.write_text("query\tpassage\tlabel\n" + "".join(lines))
+    rows = RerankTask(64, score_range=(0.0, 3.0)).read(path)
+    scores = rng.integers(0, 12, 180) / 16  # many ties
+    run = [ScoredDoc(row.text, row.pair, score) for row, score in zip(rows, scores, strict=True)]
+    graded = [Qrel(row.text, row.pair, int(grade)) for row, grade in zip(rows, grades, strict=True)]
+    binary = [Qrel(row.text, row.pair, int(grade >= 2)) for row, grade in zip(rows, grades, strict=True)]
+    measures = AP, R @ 10, P @ 1
+    theirs = ir_measures.calc_aggregate([nDCG @ 10], graded, run) | ir_measures.calc_aggregate(measures, binary, run)
+    metrics = judge_lists(rows, scores).metrics
+    ours = [metrics[name] for name in ("ndcg@10", "map", "recall@10", "precision@1")]
+    assert ours == pytest.approx([theirs[measure] for measure in (nDCG @ 10, *measures)], abs=1e-9)
 
 
 def test_metrics_of_pairs_equal_scikit_learn_and_those_of_shares_scipy() -> None:

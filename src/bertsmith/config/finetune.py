@@ -274,7 +274,8 @@ class SimilarityOptions(FinetuneOptions):
     """What to do with a longer text: refuse it, or cut its end off (counted); the same when the model is evaluated."""
     score_range: str | None = None
     """`0,5`: the scores of the file go from 0 to 5 and are scaled to 0 to 1. By default an embedder takes scores
-    between -1 and 1 and a reranker those between 0 and 1, as they are."""
+    between -1 and 1 and a reranker those between 0 and 1, as they are. A reranker's scaled scores are the gains of its
+    NDCG; other metrics take 0.5 and more as relevant."""
     mine: int = Field(default=0, ge=0)
     """Add so many hard negatives to each row, once before training: the texts of the file that are most similar to the
     anchor and are not known to belong to it."""

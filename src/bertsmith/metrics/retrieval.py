@@ -73,13 +73,14 @@ def precision(ranking: Ranking, cutoff: int = CUTOFF) -> float:
     return float((ranking.ranks <= cutoff).sum() / cutoff)
 
 
-def ranking_table(rankings: Sequence[Ranking]) -> dict[str, np.ndarray]:
-    """Each metric that is reported -> `[queries]`."""
+def ranking_table(rankings: Sequence[Ranking], *, relevant: float = 0.0) -> dict[str, np.ndarray]:
+    """Each metric that is reported -> `[queries]`. A text whose gain is below `relevant` counts in NDCG alone."""
     functions: dict[str, Callable[[Ranking], float]] = {
-        f"ndcg@{CUTOFF}": ndcg,
         f"mrr@{CUTOFF}": reciprocal_rank,
         "map": average_precision,
         f"recall@{CUTOFF}": recall,
         "precision@1": lambda ranking: precision(ranking, 1),
     }
-    return {name: np.array([function(ranking) for ranking in rankings]) for name, function in functions.items()}
+    chosen = [Ranking(one.ranks[one.gains >= relevant], one.gains[one.gains >= relevant]) for one in rankings]
+    table = {f"ndcg@{CUTOFF}": np.array([ndcg(ranking) for ranking in rankings])}
+    return table | {name: np.array([function(ranking) for ranking in chosen]) for name, function in functions.items()}

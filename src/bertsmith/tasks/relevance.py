@@ -1,7 +1,8 @@
 """How good scores of query and text are: F1 of pairs, correlation with graded labels, the order of each query's texts.
 
 Scores are probabilities, a reranker's or a baseline's. Rows are `Example`s with the query as `text`, the text as `pair`
-and a label from 0 to 1; 0.5 and more is relevant.
+and a label from 0 to 1. The label is the gain in NDCG; for all that knows right and wrong alone (F1, MRR, MAP, recall,
+precision) 0.5 and more is relevant.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def judge_relevance(rows: Sequence[Example], scores: np.ndarray) -> Judgement:
 def judge_lists(rows: Sequence[Example], scores: np.ndarray) -> Judgement:
     """The metrics of `metrics.retrieval`, each the mean over queries, and those of `judge_relevance`."""
     labels, lists = _labels(rows), _lists(rows)
-    table = ranking_table([_ranking(labels[places], scores[places]) for places in lists])
+    table = ranking_table([_ranking(labels[places], scores[places]) for places in lists], relevant=RELEVANT)
     pairs = judge_relevance(rows, scores)
 
     def score(chosen: np.ndarray) -> dict[str, float]:
@@ -77,8 +78,8 @@ def _lists(rows: Sequence[Example]) -> list[np.ndarray]:
 
 
 def _ranking(labels: np.ndarray, scores: np.ndarray) -> Ranking:
-    relevant = np.flatnonzero(labels >= RELEVANT)
-    return Ranking(ranks_of(scores, relevant), labels[relevant])
+    graded = np.flatnonzero(labels > 0)
+    return Ranking(ranks_of(scores, graded), labels[graded])
 
 
 def _mistakes(labels: np.ndarray, scores: np.ndarray) -> list[Mistake]:

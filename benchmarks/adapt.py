@@ -51,7 +51,7 @@ def main() -> None:
     for name, model in (("pairs", start), (f"{learnt['minutes']:.1f} minutes of pretraining, then pairs", adapted)):
         out = chosen.work / f"embedder-{model.name}"
         found = done(chosen.work / f"{out.name}.json", partial(train_embedder, model, files, out, chosen))
-        case = f"NDCG@10 of neighbouring passages, {found['rows']:,} queries, after {name}"
+        case = f"NDCG@10 of neighbouring passages, {found['queries']:,} queries, after {name}"
         rows.append(row(case, "all-MiniLM-L6-v2 as it comes", found["ndcg@10"], before["ndcg@10"], "NDCG@10"))
     finish("adapt", rows)
 

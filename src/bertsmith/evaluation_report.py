@@ -34,6 +34,7 @@ def write_report(options: EvaluateOptions, found: Evaluation, metrics: dict[str,
     """Write the directory `options.out`."""
     assert options.out is not None
     judgement, rows = found.judgement, found.rows
+    drawn = "queries" if "queries" in judgement.counts else "rows"
     intervals = judgement.intervals()
     mistakes = [_mistake(mistake, rows) for mistake in judgement.mistakes]
     report: dict[str, Any] = {
@@ -42,7 +43,7 @@ def write_report(options: EvaluateOptions, found: Evaluation, metrics: dict[str,
         "task": found.task.name,
         "metrics": metrics,
         "intervals": {name: list(ends) for name, ends in intervals.items()},
-        "interval_method": f"percentile bootstrap, {RESAMPLES} samples of rows, {CONFIDENCE:.0%}",
+        "interval_method": f"percentile bootstrap, {RESAMPLES} samples of {drawn}, {CONFIDENCE:.0%}",
         "per_class": list(judgement.per_class),
         "mistakes": mistakes,
     }

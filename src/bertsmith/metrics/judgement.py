@@ -35,6 +35,7 @@ class Judgement:
     """The answers to `rows` rows, judged."""
 
     rows: int
+    """What `score` takes the numbers of: rows, or queries if there are `counts` of them."""
     score: Score
     per_class: Sequence[dict[str, Any]] = ()
     """For each class `label`, `precision`, `recall`, `f1`, `support`."""

@@ -42,8 +42,8 @@ def judge_vectors(rows: Sequence[SimilarityExample], vectors: Mapping[str, Any])
     """`vectors`: what is put behind the name of a metric -> `[texts, size]`, the texts of all rows in order.
 
     Of scored pairs `spearman` and `pearson` of the cosines (0 where either side is constant), else the metrics of
-    `metrics.retrieval`: an anchor's relevant texts are the positives of all rows with this anchor, and it searches
-    all positives and negatives of the file but itself.
+    `metrics.retrieval`, each the mean over different anchors: an anchor's relevant texts are the positives of all rows
+    with this anchor, and it searches all positives and negatives of the file but itself.
     """
     starts = np.cumsum([0, *(len(row.texts) for row in rows)])[:-1]
     return (_judge_scores if rows[0].kind == "scores" else _judge_pairs)(rows, vectors, starts)
@@ -72,46 +72,52 @@ def _judge_pairs(rows: Sequence[SimilarityExample], vectors: Mapping[str, Any], 
     """Text -> its number among the texts that are searched."""
     sources: list[int] = []
     relevant: dict[str, dict[int, None]] = {}
-    for row, start in zip(rows, starts.tolist(), strict=True):
+    firsts: dict[str, int] = {}
+    """Anchor -> the first row that it stands in."""
+    for i, (row, start) in enumerate(zip(rows, starts.tolist(), strict=True)):
         for offset, text in enumerate(row.texts[1:], 1):
             if text not in corpus:
                 corpus[text] = len(corpus)
                 sources.append(start + offset)
         relevant.setdefault(row.texts[0], {})[corpus[row.texts[1]]] = None
-    places = [np.array(list(relevant[row.texts[0]])) for row in rows]
+        firsts.setdefault(row.texts[0], i)
+    places = [np.array(list(numbers)) for numbers in relevant.values()]
+    itself = [corpus.get(anchor) for anchor in firsts]
     tables: dict[str, np.ndarray] = {}
     best = np.zeros(0, int)
     for suffix, part in vectors.items():
         lengths_one = unit(part)
-        rankings, found = _searched(rows, lengths_one[starts], lengths_one[sources], corpus=corpus, places=places)
+        anchors = lengths_one[starts[list(firsts.values())]]
+        rankings, found = _searched(anchors, lengths_one[sources], itself=itself, places=places)
         tables |= {f"{name}{suffix}": values for name, values in ranking_table(rankings).items()}
         best = best if len(best) else found
     texts = list(corpus)
     wrong = [
-        Mistake(i, row.texts[1], texts[best[i]], 1 - float(tables[f"mrr@{CUTOFF}"][i]))
-        for i, row in enumerate(rows)
+        Mistake(row, rows[row].texts[1], texts[best[i]], 1 - float(tables[f"mrr@{CUTOFF}"][i]))
+        for i, row in enumerate(firsts.values())
         if best[i] not in places[i]
     ]
     return Judgement(
-        len(rows),
+        len(firsts),
         lambda chosen: {name: float(values[chosen].mean()) for name, values in tables.items()},
         mistakes=surest(wrong),
-        counts={"candidates": len(corpus)},
+        counts={"queries": len(firsts), "candidates": len(corpus)},
     )
 
 
 def _searched(
-    rows: Sequence[SimilarityExample], anchors: Any, texts: Any, *, corpus: Mapping[str, int], places: list[np.ndarray]
+    anchors: Any, texts: Any, *, itself: Sequence[int | None], places: Sequence[np.ndarray]
 ) -> tuple[list[Ranking], np.ndarray]:
-    """The ranking of each row, and the number of the text that it ranks first."""
-    rankings, best = [], np.zeros(len(rows), int)
-    for start in range(0, len(rows), BLOCK):
+    """The ranking of each anchor, and the number of the text that it ranks first. `itself`: its own number among the
+    texts, `places`: those of its positives."""
+    rankings, best = [], np.zeros(len(places), int)
+    for start in range(0, len(places), BLOCK):
         product = anchors[start : start + BLOCK] @ texts.T
         block = product if isinstance(product, np.ndarray) else product.toarray()
         for i, scores in enumerate(block, start):
-            itself = corpus.get(rows[i].texts[0])
-            if itself is not None and itself not in places[i]:
-                scores[itself] = -np.inf
+            own = itself[i]
+            if own is not None and own not in places[i]:
+                scores[own] = -np.inf
             rankings.append(Ranking(ranks_of(scores, places[i]), np.ones(len(places[i]))))
             best[i] = len(scores) - 1 - scores[::-1].argmax()
     return rankings, best

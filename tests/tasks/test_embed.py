@@ -26,10 +26,11 @@ from bertsmith.evaluate import evaluate
 from bertsmith.metrics.retrieval import Ranking, ndcg, ranks_of
 from bertsmith.model import load
 from bertsmith.tasks.embed import EmbedTask
+from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import task_of
 from bertsmith.train.finetune import finetune
 from tests.cli.run import assert_refused, bertsmith
-from tests.interop.sentence_models import HIDDEN, bert_directory, dense, saved
+from tests.interop.sentence_models import HIDDEN, assert_equal_vectors, bert_directory, dense, saved
 from tests.tasks.examples import options, write_rows
 
 TEXTS = ["the cat sees a red ball.", "a dog", "one fish paints the blue sky with joy.", "the cat " * 40]
@@ -119,6 +120,30 @@ def test_an_anchor_with_several_positives_is_one_query_as_in_ir_measures() -> No
     assert ours == pytest.approx([theirs[measure] for measure in (nDCG @ 10, AP, R @ 10)], abs=1e-9)
     assert judgement.rows == judgement.counts["queries"] == 22  # the bootstrap draws queries
     assert {mistake.row for mistake in judgement.mistakes} <= {0, *range(3, 24)}
+
+
+def test_anchors_take_the_prompt_for_queries_and_the_others_the_one_for_passages(
+    tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    bert = bert_directory(tmp_path / "bert", tokenizer_dir)
+    prompts = {"query": "the cat likes ", "document": "A dog: ", "other": "one fish "}
+    theirs = saved(bert, tmp_path / "model", Pooling(HIDDEN), prompts=prompts, default_prompt_name="other")
+    bundle = load_bundle(tmp_path / "model")
+    task = task_of(bundle)
+    assert isinstance(task, EmbedTask)
+    parts = {
+        "pairs": [("a dog", "the cat", "a bird"), ("the cat", "a dog", "a fish")],
+        "scores": [("a dog", "the cat")],
+    }
+    for kind, texts in parts.items():
+        rows = [SimilarityExample(Path("x"), i, kind, row, 1.0) for i, row in enumerate(texts)]  # type: ignore[arg-type]
+        inputs = task.prepare(rows, bundle.tokenizer)
+        for row, found in zip(texts, results(bundle.model, task, rows, inputs), strict=True):
+            one, other = (theirs.encode_query, theirs.encode_document) if kind == "pairs" else (theirs.encode,) * 2
+            assert_equal_vectors(found, np.stack([one(row[0]), *other(list(row[1:]))]))
+        numbers = task.collate(inputs).labels["identity"].tolist()
+        wanted = [text for row in texts for text in row]
+        assert [numbers.index(number) for number in numbers] == [wanted.index(text) for text in wanted], "equal texts"
 
 
 def test_shortened_vectors_are_judged_too(encoder_dir: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from bertsmith.config.finetune import EmbedderOptions
 from bertsmith.data.examples import Example
 from bertsmith.data.similar import SimilarityExample
 from bertsmith.model import load
+from bertsmith.models.sentence import SentenceModules
 from bertsmith.tasks.mining import hard_negatives, mined_relevance, mined_similar
 from bertsmith.tasks.similarity import unit
 from tests.conftest import OBJECTS, SUBJECTS, VERBS
@@ -54,6 +57,26 @@ def test_it_is_what_sorting_all_similarities_gives() -> None:
 def options(**changes: object) -> EmbedderOptions:
     values = {"model": "m", "train": PLACE, "out": Path("o"), "mine": 2, "mine_margin": 0.0}
     return EmbedderOptions(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_mining_compares_with_the_prompts_of_queries_and_passages(
+    encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[str | None, list[str]]] = []
+
+    def embedded(_: object, texts: list[str], *, prompt: str | None, **_choices: object) -> SimpleNamespace:
+        read.append((prompt, texts))
+        return SimpleNamespace(vectors=np.random.default_rng(0).normal(size=(len(texts), 4)))
+
+    monkeypatch.setattr("bertsmith.tasks.mining.embed_texts", embedded)
+    sentence = SentenceModules(prompts={"query": "Q: ", "passage": "P: "})
+    bundle = replace(load_bundle(encoder_dir), sentence=sentence)
+    mined_similar(
+        [SimilarityExample(PLACE, i, "pairs", pair) for i, pair in enumerate([("a", "b"), ("c", "d")])],
+        options(),
+        bundle,
+    )
+    assert read == [("query", ["a", "c"]), ("passage", ["b", "d"])]
 
 
 def test_rows_get_the_texts_that_the_model_finds_most_similar(encoder_dir: Path) -> None:

@@ -290,7 +290,8 @@ class EmbedderOptions(SimilarityOptions):
     """Fine-tune an embedder, which turns texts into vectors to compare by their cosine. The columns decide how it
     learns: `anchor`, `positive`, if wanted `negative`, `negative_2`, … or a list `negatives` (in-batch negatives);
     `text_a`, `text_b`, `score` (the cosine shall be the score); `text` alone, or .txt (SimCSE: each text twice, dropout
-    makes the difference)."""
+    makes the difference). A model with prompts has the one for queries before anchors and the one for passages before
+    positives and negatives."""
 
     pooling: Literal["cls", "mean", "max", "weighted"] | None = None
     """How token vectors become one; by default as the start model's sentence-transformers files say, else mean."""

@@ -15,6 +15,9 @@ from bertsmith.batch import Batch
 from bertsmith.errors import InputError, listing, nearest
 from bertsmith.models.pooling import POOLINGS, Projection, pool
 
+QUERY_PROMPTS, PASSAGE_PROMPTS = ("query",), ("document", "passage", "corpus")
+"""Names of the prompts that sentence-transformers puts before queries and passages, if a model has them."""
+
 
 @dataclass(frozen=True)
 class SentenceModules:
@@ -50,6 +53,10 @@ class SentenceModules:
                 f'the model has no prompt "{chosen}"{nearest(chosen, self.prompts)}; {known}', field="--prompt"
             )
         return self.prompts[chosen]
+
+    def prompt_named(self, names: Sequence[str]) -> str | None:
+        """The first of `names` that is a prompt of the model, else None: its default one."""
+        return next((name for name in names if name in self.prompts), None)
 
     def size(self, hidden_size: int, *, pooling: Sequence[str] | None = None) -> int:
         """Numbers of a vector. Raises `InputError` for a `pooling` that is unknown, or too wide for the dense layer."""

@@ -17,15 +17,12 @@ from safetensors import SafetensorError
 from bertsmith.config.search import SearchOptions
 from bertsmith.errors import InputError
 from bertsmith.model import load
-from bertsmith.models.sentence import SentenceModules
+from bertsmith.models.sentence import PASSAGE_PROMPTS, QUERY_PROMPTS, SentenceModules
 from bertsmith.runtime import set_threads
 from bertsmith.search.passages import Ruler
 from bertsmith.search.quick import POOLINGS, QuickQuery, check_query
 from bertsmith.search.store import VERSION
 from bertsmith.tasks.embedding import TextVectors, embed_texts, lower_case
-
-QUERY_PROMPTS, PASSAGE_PROMPTS = ("query",), ("document", "passage", "corpus")
-"""Names of the prompts that sentence-transformers puts before queries and passages, if a model has them."""
 
 LEAST_TOKENS = 8
 """Least tokens of a text that a model must read, so that passages say something."""
@@ -43,16 +40,13 @@ class Embedder:
         if self.bundle.sentence_problem is not None:
             raise self.bundle.sentence_problem
         self.modules = self.bundle.sentence or SentenceModules()
-        self._query_prompt = self._named(QUERY_PROMPTS)
-        self.passages = TextVectors(self.bundle, prompt=self._named(PASSAGE_PROMPTS), batch_tokens=options.batch_tokens)
+        self._query_prompt = self.modules.prompt_named(QUERY_PROMPTS)
+        prompt = self.modules.prompt_named(PASSAGE_PROMPTS)
+        self.passages = TextVectors(self.bundle, prompt=prompt, batch_tokens=options.batch_tokens)
         self.limit = self.passages.limit
         if self.ruler.room < LEAST_TOKENS:
             message = f"reads {self.limit} tokens, which leaves {self.ruler.room} of a passage; choose another"
             raise InputError(message, file=self.bundle.path, field="--model")
-
-    def _named(self, names: Sequence[str]) -> str | None:
-        """The first of the prompts `names` that the model has, else None: its default one."""
-        return next((name for name in names if name in self.modules.prompts), None)
 
     @property
     def size(self) -> int:

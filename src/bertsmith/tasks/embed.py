@@ -1,8 +1,9 @@
 """Embedders: vectors whose cosine says how similar two texts are (Reimers and Gurevych 2019).
 
 Each text of a row is a sequence of its own. Rows of pairs learn from in-batch negatives, scored pairs by their cosine,
-texts alone as pairs with themselves (Gao et al. 2021, SimCSE, section 3). Not here: the losses (`tasks.contrastive`),
-metrics (`tasks.similarity`), vectors of a user's texts (`tasks.embedding`).
+texts alone as pairs with themselves (Gao et al. 2021, SimCSE, section 3). Before an anchor stands the model's prompt
+for queries, before positives and negatives the one for passages, as in `search`; before all other texts the default.
+Not here: the losses (`tasks.contrastive`), metrics (`tasks.similarity`), vectors of a user's texts (`tasks.embedding`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from bertsmith.metrics.judgement import Judgement
 from bertsmith.models.bert import Bert
 from bertsmith.models.flops import encoder_flops
 from bertsmith.models.losses import widened
-from bertsmith.models.sentence import SentenceModules
+from bertsmith.models.sentence import PASSAGE_PROMPTS, QUERY_PROMPTS, SentenceModules
 from bertsmith.tasks.base import Encoded, LossTerm
 from bertsmith.tasks.contrastive import added, cosine_loss, in_batch_loss, over_sizes
 from bertsmith.tasks.embedding import sentence_inputs, warn_of_cuts
@@ -108,39 +109,59 @@ class EmbedTask:
     def prepare(
         self, rows: Sequence[SimilarityExample], tokenizer: TextTokenizer, *, labelled: bool = True
     ) -> list[Encoded]:
-        """One input a row, with a sequence for each text; to learn from it, a text alone comes twice."""
+        """One input a row, with a sequence for each text; to learn from it, a text alone comes twice.
+
+        Where prompts differ, `origin` has what tells equal texts: a number for each, the prompt left out.
+        """
         places = [{"file": row.file, "line": row.line, "field": name} for row in rows for name in row.fields]
-        sequences, cut = sentence_inputs(
-            [text for row in rows for text in row.texts],
-            tokenizer=tokenizer,
-            modules=self.modules,
-            limit=self.max_length,
-            cuts=self.long_docs == "truncate",
-            place=places.__getitem__,
-            prompt=self.modules.prompt(),
-        )
+        whole = [text for row in rows for text in row.texts]
+        prompts = [prompt for row in rows for prompt in self._prompts(row)]
+
+        def encode(texts: Sequence[str]) -> tuple[list[np.ndarray], int]:
+            return sentence_inputs(
+                texts,
+                tokenizer=tokenizer,
+                modules=self.modules,
+                limit=self.max_length,
+                cuts=self.long_docs == "truncate",
+                place=places.__getitem__,
+                prompt="",
+            )
+
+        sequences, cut = encode([prompt + text for prompt, text in zip(prompts, whole, strict=True)])
         warn_of_cuts(cut, len(sequences), self.max_length)
+        bare = [_digest(ids) for ids in encode(whole)[0]] if len(set(prompts)) > 1 else None
         encoded, start = [], 0
         for number, row in enumerate(rows):
-            texts = tuple(sequences[start : start + len(row.texts)])
-            start += len(row.texts)
+            own = slice(start, start + len(row.texts))
+            texts, start = tuple(sequences[own]), own.stop
             if labelled and row.kind == "texts":
                 texts *= 2
             types = tuple(np.zeros_like(ids) for ids in texts)
-            encoded.append(Encoded(texts, types, number, row.score if labelled else None))
+            label, origin = row.score if labelled else None, None if bare is None else bare[own]
+            encoded.append(Encoded(texts, types, number, label, origin))
         return encoded
+
+    def _prompts(self, row: SimilarityExample) -> tuple[str, ...]:
+        """What is put before each text of the row."""
+        modules, others = self.modules, len(row.texts) - 1
+        if row.kind != "pairs":
+            return (modules.prompt(),) * (1 + others)
+        query, passage = (modules.prompt(modules.prompt_named(names)) for names in (QUERY_PROMPTS, PASSAGE_PROMPTS))
+        return (query, *(passage,) * others)
 
     def collate(self, inputs: Sequence[Encoded]) -> Batch:
         """See `Task`. The sequences stand in order of length, as attention wants them. Labels `place` `[sequences]`,
         where the texts of the rows, in order, stand among them; `texts` `[rows]`, how many each has; `identity`
         `[sequences]`, int64, equal for equal texts; `score` `[rows]`, float32, if there are scores.
         """
+        identity = [d for encoded in inputs for d in encoded.origin or map(_digest, encoded.sequences)]
         sequences = [ids for encoded in inputs for ids in encoded.sequences]
         order = np.argsort([len(ids) for ids in sequences], kind="stable")
         labels = {
             "place": torch.from_numpy(np.argsort(order)),
             "texts": torch.tensor([len(encoded.sequences) for encoded in inputs]),
-            "identity": torch.tensor([_digest(ids) for ids in sequences]),
+            "identity": torch.tensor(identity),
         }
         if all(encoded.label is not None for encoded in inputs):
             labels["score"] = torch.tensor([encoded.label for encoded in inputs], dtype=torch.float32)

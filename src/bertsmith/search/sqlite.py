@@ -111,10 +111,10 @@ class SqliteStore:
         return list(self._connect().execute(sql, values))
 
     @contextmanager
-    def _transaction(self) -> Iterator[Any]:
+    def _transaction(self, kind: str = "immediate") -> Iterator[Any]:
         with self._translated():
             connection = self._connect()
-            connection.execute("begin immediate")
+            connection.execute(f"begin {kind}")
             try:
                 yield connection
                 connection.execute("commit")
@@ -259,9 +259,13 @@ class SqliteStore:
     def nearest(self, vector: np.ndarray, count: int) -> list[Found]:
         """See `Store`."""
         found = []
-        with self._translated():
+        with self._transaction("deferred"):
+            used = ""
+            if self._rows(f"select 1 from contents where {UNUSED} limit 1"):  # else all are: no list is needed
+                used = "and rowid in (select id from passages where content in (select content from files))"
             near = self._rows(
-                "select rowid from vectors where embedding match ? and k = ?", (vector.astype("<f4").tobytes(), count)
+                f"select rowid from vectors where embedding match ? and k = ? {used}",
+                (vector.astype("<f4").tobytes(), count),
             )
             for (number,) in near:
                 ((content, place, first, last, text),) = self._rows(

@@ -169,7 +169,8 @@ class Store(Protocol):
         ...
 
     def nearest(self, vector: np.ndarray, count: int) -> list[Found]:
-        """The `count` passages nearest to `vector` `[size]` by cosine, in any order; fewer if there are no more."""
+        """The `count` passages nearest to `vector` `[size]` by cosine, in any order; fewer if there are no more.
+        Those of a content that no file has (yet) are not among them."""
         ...
 
     def close(self) -> None:

@@ -44,7 +44,8 @@ class SearchModel:
             folders[:] = sorted(name for name in folders if name not in LEFT_OUT)
             for name in sorted(files):
                 if name not in LEFT_OUT:
-                    status = (Path(place) / name).stat()
+                    file = Path(place) / name
+                    status = file.stat() if file.exists() else file.lstat()  # a link may lead nowhere
                     entries.append((os.path.relpath(place, self._directory), name, status.st_size, status.st_mtime_ns))
         return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 

@@ -97,6 +97,28 @@ def test_a_line_of_many_blocks_loses_nothing(tmp_path: Path, monkeypatch: pytest
     assert {(passage.first, passage.last) for passage in found} == {(1, 1)}
 
 
+def test_the_tokenizer_is_given_a_block_of_a_long_line_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "a.txt", "the cat sees a red ball " * 40)
+    given: list[int] = []
+
+    def count(text: str) -> int:
+        given.append(len(text))
+        return len(text.split())
+
+    def tokens(text: str) -> list[tuple[int, bool]]:
+        given.append(len(text))
+        return [(m.start(), True) for m in WORD.finditer(text)]
+
+    whole = "".join(passage.text for passage in read_passages(file, Ruler(8, count, tokens)))
+    assert max(given) == len(whole) == 960
+    given.clear()
+    monkeypatch.setattr(passages, "BLOCK", 100)
+    assert "".join(passage.text for passage in read_passages(file, Ruler(8, count, tokens))) == whole
+    assert max(given) <= 100
+
+
 def test_a_paragraph_of_very_many_lines_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passages, "MOST_LINES", 3)
     found = read(write(tmp_path / "a.txt", "a dog\n" * 10), 4)
@@ -135,7 +157,12 @@ def test_each_row_of_a_table_is_a_text_of_its_own(suffix: str, tmp_path: Path) -
         ("a.txt", b"", "holds no text"),
         ("a.txt", b" \n\t\n", "holds no text"),
         ("a.txt.gz", b"not an archive", "archive is damaged"),
-        ("a.csv", b"title\nx\n", "text"),
+        (
+            "a.csv",
+            b"title\nx\n",
+            'a.csv:1: no column "text" or "sentence"; the columns are: "title"; rename the col.* text$',
+        ),
+        ("a.jsonl", b'{"title": "x"}\n', 'a.jsonl:1: .*"title"; rename the column to be searched to text$'),
         ("a.jsonl", b'{"text": "a"}\n{"text": "\\u0000"}\n', "zero byte"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "surrogate"),
     ],

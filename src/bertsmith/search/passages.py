@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertsmith.data.archives import format_of
-from bertsmith.data.text import read_lines, read_rows
+from bertsmith.data.columns import FLAG
+from bertsmith.data.text import Row, read_lines, read_rows
 from bertsmith.errors import InputError
 from bertsmith.tokenizer.words import surrogate_message
 
@@ -66,10 +67,19 @@ def _documents(file: Path) -> Iterator[Iterator[Passage]]:
     if format_of(file)[0] not in TABLES:
         yield _paragraphs(file)
         return
-    for row in read_rows(file, required=("text|sentence",)):
+    for row in _rows(file):
         text = row.values["text"]
         _refuse_binary(text, file=file, line=row.line)
         yield (Passage(row.line, row.line, part) for part in text.split("\n\n") if part.strip())
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    try:
+        yield from read_rows(file, required=("text|sentence",))
+    except InputError as error:
+        found, advice, _ = error.message.partition(f"; give {FLAG} ")  # which `search` does not have
+        message = f"{found}; rename the column to be searched to text" if advice else found
+        raise InputError(message, file=error.file, line=error.line, field=error.field) from None
 
 
 def _paragraphs(file: Path) -> Iterator[Passage]:
@@ -103,7 +113,7 @@ def _greedy(units: Iterator[Passage], ruler: Ruler, *, joint: str, split: Split)
     waiting: list[Passage] = []
     tokens = 0
     for unit in units:
-        length = ruler.count(unit.text)
+        length = _length(unit.text, ruler)
         if waiting and tokens + length > ruler.room:
             yield from _joined(waiting, ruler, joint=joint)
             waiting, tokens = [], 0
@@ -114,6 +124,16 @@ def _greedy(units: Iterator[Passage], ruler: Ruler, *, joint: str, split: Split)
             tokens += length
     if waiting:
         yield from _joined(waiting, ruler, joint=joint)
+
+
+def _length(text: str, ruler: Ruler) -> int:
+    """Tokens of `text`, or of its first blocks if these do not fit already."""
+    length = 0
+    for block in _blocks(text) if len(text) > BLOCK else ():
+        length += ruler.count(block)
+        if length > ruler.room:
+            return length
+    return ruler.count(text)
 
 
 def _joined(units: Sequence[Passage], ruler: Ruler, *, joint: str) -> Iterator[Passage]:
@@ -136,13 +156,19 @@ def _lines(paragraph: Passage, ruler: Ruler) -> Iterator[Passage]:
 
 def _windows(line: Passage, ruler: Ruler) -> Iterator[Passage]:
     """The parts of a long line, end to end all of it."""
-    start = 0
-    while start < len(line.text):
-        block = line.text[start : start + BLOCK]
-        if start + BLOCK < len(line.text):
-            block = block[: block.rfind(" ") + 1] or block
+    for block in _blocks(line.text):
         for text in _parts(block, ruler):
             yield Passage(line.first, line.last, text)
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """`text` in parts of `BLOCK` characters at most, which end behind a space if there is one."""
+    start = 0
+    while start < len(text):
+        block = text[start : start + BLOCK]
+        if start + BLOCK < len(text):
+            block = block[: block.rfind(" ") + 1] or block
+        yield block
         start += len(block)
 
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+_controls = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 MAX_LISTED = 20
 """How many errors of one file are printed before the rest is only counted."""
@@ -126,3 +129,8 @@ def listing(names: Iterable[str], limit: int = 20) -> str:
     every = list(names)
     tail = f", … ({len(every)} in all)" if len(every) > limit else ""
     return ", ".join(every[:limit]) + tail
+
+
+def printable(text: str) -> str:
+    r"""What a terminal shows and does not obey: control characters, and those that turn the direction, are escaped."""
+    return _controls.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -229,6 +229,27 @@ def test_the_console_shows_rank_score_place_and_passage(
     assert "\x1b[3" not in command(capsys, "search", tmp_path, QUERY, "--model", encoder_dir).out
 
 
+def test_the_console_shows_control_characters_and_does_not_send_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, encoder_dir: Path
+) -> None:
+    for name in ("a\nb.txt", "copy\x1b[1m.txt"):
+        write(tmp_path / "texts" / name, "a \x1b]0;title\x07 dog \u202e")
+    write(tmp_path / "texts/\x1b.txt", "")
+    outcome = command(capsys, "search", tmp_path / "texts", QUERY, "--model", encoder_dir)
+    first, second = outcome.out.splitlines()
+    assert first.endswith(r"a\nb.txt:1  (also " + str(tmp_path / "texts") + r"/copy\x1b[1m.txt)")
+    assert second == r"     a \x1b]0;title\x07 dog \u202e"
+    assert r"left out: \x1b.txt (holds no text)" in outcome.err
+    assert "\x1b" not in outcome.err
+
+
+def test_a_link_in_the_model_directory_may_lead_nowhere(folder: Path, encoder_dir: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(encoder_dir, tmp_path / "model")
+    (model / "dangling.bin").symlink_to("missing.bin")
+    assert work(find(folder, model)) == (24, 0)
+    assert work(find(folder, model)) == (0, 0)
+
+
 def test_a_model_that_lower_cases_its_texts_is_not_given_more_than_it_reads(
     tokenizer_dir: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from textwrap import shorten
 from typing import Any
 
-from bertsmith.errors import listing
+from bertsmith.errors import listing, printable
 
 EXCERPT = 300
 """Characters of a passage that `hits` shows; `--json` has all of it."""
@@ -65,10 +65,10 @@ def hits(result: dict[str, Any], _options: Any) -> Iterator[str]:
     coloured = sys.stdout.isatty()
     for rank, hit in enumerate(result["hits"], 1):
         first, last = hit["lines"]
-        place = f"{hit['file']}:{first}" + (f"-{last}" if last != first else "")
+        place = f"{printable(hit['file'])}:{first}" + (f"-{last}" if last != first else "")
         scores = f"{hit['score']:.4f}" + (f"  reranked {hit['rerank_score']:.4f}" if "rerank_score" in hit else "")
-        copies = f"  (also {listing(hit['copies'], 3)})" if "copies" in hit else ""
-        text = shorten(hit["passage"], EXCERPT, placeholder=" …")
+        copies = f"  (also {listing(map(printable, hit['copies']), 3)})" if "copies" in hit else ""
+        text = printable(shorten(hit["passage"], EXCERPT, placeholder=" …"))
         if coloured:
             scores, place = _rich(scores, "green"), _rich(place, "bold cyan")
         yield f"{rank:>3}  {scores}  {place}{copies}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bertsmith.config.search import SCHEMES, SearchOptions
-from bertsmith.errors import InputError, RunError, listing
+from bertsmith.errors import InputError, RunError, listing, printable
 from bertsmith.search.folder import Listing, check_folder, list_folder
 from bertsmith.search.index import Update, is_current, update
 from bertsmith.search.model import SearchModel
@@ -143,7 +143,7 @@ def _figures(
     """What the store holds and what was done for it, also in the log. Raises `InputError` if it holds nothing."""
     problems = {path: file.problem for path, file in stored.items() if file.problem is not None}
     left_out = dict(sorted((problems | seen.odd | done.odd).items()))
-    named = listing(f"{path} ({reason})" for path, reason in left_out.items())
+    named = listing(f"{printable(path)} ({reason})" for path, reason in left_out.items())
     passages = store.passages()
     total = len(seen.files) + len(seen.odd)
     if not passages:

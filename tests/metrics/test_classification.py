@@ -76,6 +76,8 @@ def test_numbers(cases: list[tuple[int, int]]) -> None:
 def test_a_constant_answer_has_no_correlation() -> None:
     found = judge_numbers(np.array([1.0, 2.0, 3.0]), np.full(3, 0.1)).metrics
     assert found["pearson"] == found["spearman"] == 0.0
+    both = judge_numbers(np.full(3, 0.1), np.full(3, 0.7)).metrics
+    assert both["pearson"] == both["spearman"] == 0.0
 
 
 def test_calibration_error_is_the_distance_of_confidence_and_accuracy() -> None:

@@ -108,6 +108,8 @@ def judge_numbers(truth: np.ndarray, answers: np.ndarray) -> Judgement:
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Pearson's r; 0 where one of them is constant."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:  # what rounding leaves of them is no deviation
+        return 0.0
     a, b = one - one.mean(), other - other.mean()
     size = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / size) if size > 0 else 0.0

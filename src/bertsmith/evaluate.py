@@ -23,7 +23,7 @@ from bertsmith.engines.choose import make_writer_ready
 from bertsmith.errors import GateMissed, InputError, nearest
 from bertsmith.files import MANIFEST, check_output
 from bertsmith.generate import check_beams
-from bertsmith.metrics.judgement import LOWER_IS_BETTER, Judgement
+from bertsmith.metrics.judgement import Judgement, counts_errors
 from bertsmith.metrics.translation import translation_metrics
 from bertsmith.model import Model, open_engine
 from bertsmith.models.seq2seq import CausalLM, Seq2Seq
@@ -213,8 +213,8 @@ def check_gate(metrics: dict[str, Any], fail_under: str | None) -> None:
     missed = []
     for name, limit in parse_gate(fail_under).items():
         value = metrics[name]
-        counts_errors = name in LOWER_IS_BETTER or name.endswith("_loss")
-        if not (value <= limit if counts_errors else value >= limit):
-            missed.append(f"{name} is {value:.4f}, {'above' if counts_errors else 'below'} {limit:g}")
+        is_bound = counts_errors(name)
+        if not (value <= limit if is_bound else value >= limit):
+            missed.append(f"{name} is {value:.4f}, {'above' if is_bound else 'below'} {limit:g}")
     if missed:
         raise GateMissed("; ".join(missed))

@@ -21,7 +21,7 @@ from bertsmith.errors import InputError
 from bertsmith.export.answers import EncoderGraph
 from bertsmith.export.engine import OnnxModel
 from bertsmith.export.int8 import to_int8
-from bertsmith.metrics.judgement import LOWER_IS_BETTER
+from bertsmith.metrics.judgement import counts_errors
 from bertsmith.tasks.base import Task
 from bertsmith.tasks.embed import EmbedTask
 from bertsmith.tasks.inference import each_group, joined_results
@@ -101,7 +101,7 @@ class Measure:
             self.task.judge(self.rows, joined_results(self.task, self.rows, self.inputs, outputs)).metrics[metric]
             for outputs in (self.exact, found)
         )
-        drop = rounded - exact if metric in LOWER_IS_BETTER else exact - rounded
+        drop = rounded - exact if counts_errors(metric) else exact - rounded
         return Loss(float(drop), metric, len(self.rows))
 
 

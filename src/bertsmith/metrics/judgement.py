@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +15,19 @@ Score = Callable[[np.ndarray], dict[str, float]]
 RESAMPLES, CONFIDENCE = 1000, 0.95
 
 LOWER_IS_BETTER = frozenset(
-    {"calibration_error", "mean_squared_error", "mean_absolute_error", "loss", "ter", "perplexity"}
+    {
+        *("calibration_error", "mean_squared_error", "mean_absolute_error", "ter", "perplexity"),
+        *(f"{name}_loss" for name in ("token", "heldout_token", "heldout_mlm", "unigram", "bigram", "nsp", "sop")),
+    }
 )
 """Metrics that count errors: a gate on them is an upper bound."""
+
+_BASELINE = re.compile(r"^(word_majority|majority|tfidf)_")
+
+
+def counts_errors(metric: str) -> bool:
+    """Whether less of it is better, of a baseline too: `majority_mean_squared_error`; not of the label in `f1_loss`."""
+    return _BASELINE.sub("", metric) in LOWER_IS_BETTER
 
 
 @dataclass(frozen=True)

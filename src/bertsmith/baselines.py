@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.multiclass import OneVsRestClassifier
 
 from bertsmith.data.choices import ChoiceExample
 from bertsmith.data.examples import Example
@@ -36,7 +35,7 @@ from bertsmith.tasks.tag import TagTask
 
 
 def baseline_metrics(task: Task, train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
-    """Metrics as `majority_accuracy`, `tfidf_accuracy` …; none for questions about texts."""
+    """Metrics as `majority_accuracy`, `tfidf_accuracy` …; there are none for questions about texts."""
     if isinstance(task, ClassifyTask):
         found = _classify(task, train, test)
     elif isinstance(task, TagTask):
@@ -50,7 +49,7 @@ def baseline_metrics(task: Task, train: Sequence[Any], test: Sequence[Any]) -> d
     elif isinstance(task, RerankTask):
         found = _rerank(train, test)
     else:
-        found = {}
+        raise TypeError(f"no baseline is for {task.name}")
     return {
         f"{name}_{metric}": value
         for name, judgement in found.items()
@@ -72,11 +71,11 @@ def _classify(task: ClassifyTask, train: Sequence[Example], test: Sequence[Examp
         return {"majority": judge_numbers(truth, mean), "tfidf": judge_numbers(truth, ridge)}
     if task.problem == "multi":
         targets, truths = (_sets(rows, numbers) for rows in (train, test))
-        model = OneVsRestClassifier(LogisticRegression(max_iter=1000, C=10.0)).fit(features, targets)
+        likely = np.stack([_likelihoods(features, target, seen) for target in targets.T], 1)
         common = np.tile((targets.mean(0) >= 0.5).astype(float), (len(test), 1))
         return {
             "majority": judge_label_sets(truths, common, task.labels, np.full(len(numbers), 0.5)),
-            "tfidf": judge_label_sets(truths, model.predict_proba(seen), task.labels, np.full(len(numbers), 0.5)),
+            "tfidf": judge_label_sets(truths, likely, task.labels, np.full(len(numbers), 0.5)),
         }
     labels, truth = (np.array([numbers[str(row.label)] for row in rows]) for rows in (train, test))
     every = np.eye(len(numbers))
@@ -90,6 +89,14 @@ def _classify(task: ClassifyTask, train: Sequence[Example], test: Sequence[Examp
         "majority": judge_classes(truth, commonest, task.labels),
         "tfidf": judge_classes(truth, probabilities, task.labels),
     }
+
+
+def _likelihoods(features: Any, target: np.ndarray, seen: Any) -> np.ndarray:
+    """`[rows of seen]`: the probability of a label; `target`: `[rows]`, 0 or 1, which may be all the same."""
+    if np.ptp(target) == 0:
+        return np.full(seen.shape[0], float(target[0]))
+    model = LogisticRegression(max_iter=1000, C=10.0).fit(features, target)
+    return np.asarray(model.predict_proba(seen)[:, 1])
 
 
 def _words(texts: Sequence[str]) -> TfidfVectorizer:
@@ -152,7 +159,7 @@ def _rerank(train: Sequence[Example], test: Sequence[Example]) -> dict[str, Judg
 
 
 def _choice(train: Sequence[ChoiceExample], test: Sequence[ChoiceExample]) -> Judgement:
-    words = TfidfVectorizer(sublinear_tf=True).fit(text for row in train for text in row.content)
+    words = _words([text for row in train for text in row.content])
     right = []
     for row in test:
         shared = words.transform(row.choices) @ words.transform([row.text]).T

@@ -33,6 +33,7 @@ from bertsmith.tasks.causal import evaluate_causal
 from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import check_segments
 from bertsmith.tasks.pretrain import PretrainTask, evaluate_pretraining
+from bertsmith.tasks.qa import QaTask
 from bertsmith.tasks.seq2seq import Seq2SeqTask, log_likelihood
 from bertsmith.writer import WRITTEN_AT_A_TIME, Writer, is_writer, load_writer, write_all
 
@@ -65,12 +66,13 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
         return metrics
     model = open_engine(options)
     if options.data.is_dir() and (options.data / MANIFEST).is_file():
-        for name in ("out", "baseline"):
-            if getattr(options, name) is not None:
-                raise InputError("is for labelled rows, and --data is shards; leave it out", field=f"--{name}")
+        refuse(options, "out", "baseline", "target", "beams", "columns", "batch_tokens", "batch_size", kind="shards")
         metrics = evaluate_encoder(model.bundle, options)
         check_names(gate, metrics)
     else:
+        refuse(options, "target", "beams", "max_length", kind="labelled rows")
+        if isinstance(model.task(), QaTask):
+            refuse(options, "baseline", kind="questions about texts")
         found = evaluate_rows(model, options)
         baselines = _baselines(found, options)
         metrics = {**found.judgement.metrics, "rows": len(found.rows), **found.judgement.counts, **baselines}
@@ -83,15 +85,15 @@ def evaluate(options: EvaluateOptions) -> dict[str, Any]:
 
 
 def refuse(options: EvaluateOptions, *names: str, kind: str) -> None:
-    """Raise `InputError` for options that do not go with this kind of model."""
+    """Raise `InputError` for options that do not go with this kind of model, or of data."""
     for name in names:
         if getattr(options, name) != type(options).model_fields[name].default:
-            raise InputError(f"is not there for {kind}; leave it out", field=f"--{name}")
+            raise InputError(f"is not there for {kind}; leave it out", field=f"--{name.replace('_', '-')}")
 
 
 def evaluate_writer(writer: Writer, options: EvaluateOptions) -> dict[str, Any]:
     """BLEU, chrF, TER and exact match of what an encoder-decoder writes, and the perplexity of what it should write."""
-    refuse(options, "out", "baseline", kind="encoder-decoders")
+    refuse(options, "out", "baseline", "max_length", "batch_tokens", "batch_size", kind="encoder-decoders")
     assert isinstance(writer.model, Seq2Seq)
     check_beams(options.beams, writer)
     rows = read_parallel(options.data, options.target, columns=options.columns)
@@ -114,7 +116,7 @@ def evaluate_writer(writer: Writer, options: EvaluateOptions) -> dict[str, Any]:
 
 def evaluate_decoder(writer: Writer, options: EvaluateOptions) -> dict[str, Any]:
     """Loss and perplexity of the next token: of a text, or of the held-out documents of shards, with baselines."""
-    refuse(options, "out", "baseline", "target", "beams", kind="a decoder alone")
+    refuse(options, "out", "baseline", "target", "beams", "batch_tokens", "batch_size", kind="a decoder alone")
     assert isinstance(writer.model, CausalLM)
     if options.max_length > writer.limit:
         raise InputError(f"{options.max_length} is more than the decoder's {writer.limit}", field="--max-length")
@@ -122,6 +124,7 @@ def evaluate_decoder(writer: Writer, options: EvaluateOptions) -> dict[str, Any]
     with TemporaryDirectory() as folder:
         ngrams = None
         if options.data.is_dir() and (options.data / MANIFEST).is_file():
+            refuse(options, "columns", kind="shards")
             train, manifest = open_shards(options.data, "train")
             store, _ = open_shards(options.data, "heldout")
             check_tokenizer(tokenizer, manifest, data=options.data)

@@ -158,6 +158,7 @@ def test_forty_to_one_is_trained_with_weights(encoder_dir: Path, tmp_path: Path,
         (("--text", "a", "--question", "b"), r"a model for classify has no use for it"),
         (("--text", "a", "--choices", "b|c"), r"a model for classify has no use for it"),
         (("--data", "x.tsv", "--pair", "b"), r"--pair goes with --text"),
+        (("--text", "a", "--columns", "text=zzz"), r"--columns goes with --data"),
     ],
 )
 def test_predict_refuses_what_the_task_cannot_use(

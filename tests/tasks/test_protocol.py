@@ -14,6 +14,7 @@ import transformers
 
 from bertsmith.bundle import load_bundle
 from bertsmith.config.inference import EvaluateOptions
+from bertsmith.errors import InputError
 from bertsmith.evaluate import evaluate, evaluate_rows
 from bertsmith.model import load
 from bertsmith.tasks.inference import results
@@ -142,7 +143,11 @@ def test_loss_of_two_halves_is_the_loss_of_the_whole(kind: str, trained: dict[st
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_report_is_written_with_pictures_and_predictions(kind: str, trained: dict[str, Any], tmp_path: Path) -> None:
     given, _ = trained[kind]
-    found = evaluate(EvaluateOptions(model=str(given.out), data=given.dev, out=tmp_path / "r", baseline=given.train))
+    asked: dict[str, Any] = {"model": str(given.out), "data": given.dev, "out": tmp_path / "r"}
+    if kind == "qa":
+        with pytest.raises(InputError, match="is not there for questions about texts"):
+            evaluate(EvaluateOptions(**asked, baseline=given.train))
+    found = evaluate(EvaluateOptions(**asked, baseline=None if kind == "qa" else given.train))
     report = json.loads((tmp_path / "r/report.json").read_text())
     assert report["metrics"] == found
     for name, (low, high) in report["intervals"].items():

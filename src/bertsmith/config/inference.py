@@ -87,6 +87,8 @@ class PredictOptions(EngineOptions):
         for name in ("pair", "question", "choices"):
             if getattr(self, name) is not None and self.text is None:
                 raise ValueError(f"--{name} goes with --text TEXT")
+        if self.columns is not None and self.data is None:
+            raise ValueError("--columns goes with --data FILE")
         return self
 
 
@@ -140,6 +142,8 @@ class GenerateOptions(ModelOptions):
     def _one_text(self) -> GenerateOptions:
         if (self.text is None) == (self.data is None):
             raise ValueError("give either --text TEXT or --data FILE")
+        if self.columns is not None and self.data is None:
+            raise ValueError("--columns goes with --data FILE")
         if self.sample and self.beams > 1:
             raise ValueError("--sample draws one sequence, --beams follows several; give one of them")
         for name in ("temperature", "top_k", "top_p"):

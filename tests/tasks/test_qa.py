@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from bertsmith.config.finetune import QaOptions
 from bertsmith.data.questions import Answer, Question
 from bertsmith.errors import InputError
+from bertsmith.metrics import answers
 from bertsmith.tasks.qa import Candidates, QaTask, Span, answer_places, spans_of, word_spans
 from bertsmith.tokenizer.directory import load_tokenizer
 
@@ -83,6 +85,25 @@ def test_the_threshold_that_is_best_on_dev_rows_is_taken(tmp_path: Path) -> None
     fitted = task.fitted(options, rows, found)
     assert 1.5 < fitted.null_threshold < 2.5
     assert fitted.judge(rows, found).metrics["f1"] == 1.0
+
+
+def test_each_answer_is_compared_once_for_all_thresholds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows = [asked("abc def ghi", ("abc", "abc def", "", "ghi")[i % 4]) for i in range(300)]
+    found = [Candidates((Span(0, 3, 0.0),), none=round(float(rng.normal(1 - i % 4 % 3)), 1)) for i in range(299)]
+    found.append(Candidates((), none=0.0))
+    options = QaOptions(model="m", train=tmp_path / "a", dev=tmp_path / "b", out=tmp_path / "c")
+    task, compared = QaTask(64, may_have_none=True), []
+    real = answers.normalized
+    monkeypatch.setattr(answers, "normalized", lambda text: compared.append(text) or real(text))
+    fitted = task.fitted(options, rows, found)
+    assert len(compared) <= 12 * len(rows)
+    monkeypatch.undo()
+
+    def f1(threshold: float) -> float:
+        return replace(task, null_threshold=threshold).judge(rows, found).metrics["f1"]
+
+    assert f1(fitted.null_threshold) == pytest.approx(max(f1(edge) for edge in np.arange(-5.05, 5.0, 0.1)))
 
 
 def test_a_question_longer_than_the_window_is_named(tokenizer_dir: Path) -> None:

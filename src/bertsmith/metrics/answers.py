@@ -38,17 +38,17 @@ def overlap(answer: str, truth: str) -> float:
     return 2 * shared / (len(given) + len(wanted))
 
 
+def agreement(answer: str, truth: Sequence[str]) -> tuple[float, float]:
+    """Exact match and F1 with the best of all right answers, none if there is no answer."""
+    wanted = [text for text in truth if normalized(text)] or [""]
+    return max(exact_match(answer, text) for text in wanted), max(overlap(answer, text) for text in wanted)
+
+
 def judge_answers(truth: Sequence[Sequence[str]], answers: Sequence[str], scores: Sequence[float]) -> Judgement:
     """Metrics: `f1`, `exact_match`; where some questions have no answer also `f1_` and `exact_match_` of those that
     have one and of those that have none. `truth[i]`: all right answers, none if there is no answer.
     """
-    wanted = [[text for text in texts if normalized(text)] or [""] for texts in truth]
-    found = np.array(
-        [
-            (max(exact_match(answer, text) for text in texts), max(overlap(answer, text) for text in texts))
-            for answer, texts in zip(answers, wanted, strict=True)
-        ]
-    ).reshape(-1, 2)
+    found = np.array([agreement(answer, texts) for answer, texts in zip(answers, truth, strict=True)]).reshape(-1, 2)
     answerable = np.array([bool(texts) for texts in truth])
 
     def means(rows: np.ndarray, suffix: str = "") -> dict[str, float]:
@@ -62,8 +62,8 @@ def judge_answers(truth: Sequence[Sequence[str]], answers: Sequence[str], scores
         return metrics
 
     wrong = [
-        Mistake(i, texts[0] or "(no answer)", answer or "(no answer)", float(sure))
-        for i, (texts, answer, sure) in enumerate(zip(wanted, answers, scores, strict=True))
+        Mistake(i, next(filter(normalized, texts), "(no answer)"), answer or "(no answer)", float(sure))
+        for i, (texts, answer, sure) in enumerate(zip(truth, answers, scores, strict=True))
         if not found[i, 0]
     ]
     return Judgement(len(truth), score, mistakes=surest(wrong), counts={"answerable": int(answerable.sum())})

@@ -36,7 +36,7 @@ def write_report(options: EvaluateOptions, found: Evaluation, metrics: dict[str,
     judgement, rows = found.judgement, found.rows
     drawn = "queries" if "queries" in judgement.counts else "rows"
     intervals = judgement.intervals()
-    mistakes = [_mistake(mistake, rows) for mistake in judgement.mistakes]
+    mistakes = [_mistake(mistake, rows, measure=judgement.measure) for mistake in judgement.mistakes]
     report: dict[str, Any] = {
         "model": options.model,
         "data": str(options.data),
@@ -105,29 +105,30 @@ def to_markdown(report: dict[str, Any], *, pictures: Sequence[str]) -> str:
     for name in pictures:
         lines += ["", f"## {titles[name]}", "", f"![{titles[name]}]({name})"]
     if report["mistakes"]:
+        measure = next(name for name in ("confidence", "error") if name in report["mistakes"][0])
         lines += [
             "",
-            "## The surest mistakes",
+            "## The surest mistakes" if measure == "confidence" else "## The largest errors",
             "",
-            "| line | text | truth | answer | confidence |",
+            f"| line | text | truth | answer | {measure} |",
             "|---|---|---|---|---|",
         ]
         lines += [
             f"| {row['line']} | {_cell(row['text'])} | {_cell(row['truth'])} | {_cell(row['answer'])} "
-            f"| {row['confidence']:.3f} |"
+            f"| {row[measure]:.3f} |"
             for row in report["mistakes"][:MOST_MISTAKES]
         ]
     return "\n".join(lines) + "\n"
 
 
-def _mistake(mistake: Mistake, rows: Sequence[Any]) -> dict[str, Any]:
+def _mistake(mistake: Mistake, rows: Sequence[Any], *, measure: str) -> dict[str, Any]:
     row = rows[mistake.row]
     return {
         "line": row.line,
         "text": " ".join(row.words) if hasattr(row, "words") else " · ".join(filter(None, row.content)),
         "truth": mistake.truth,
         "answer": mistake.answer,
-        "confidence": mistake.score,
+        measure: mistake.score,
     }
 
 

@@ -62,6 +62,21 @@ def test_sets_of_labels(cases: list[list[bool]]) -> None:
     assert found["exact_match"] == pytest.approx(sk.accuracy_score(truth, answers), abs=1e-9)
 
 
+def test_a_set_of_labels_is_as_wrong_as_its_surest_wrong_label() -> None:
+    truth = np.array([[1, 0], [1, 0], [0, 0], [0, 1]])
+    probabilities = np.array([[0.9, 0.8], [0.45, 0.1], [0.55, 0.97], [0.1, 0.9]])
+    found = judge_label_sets(truth, probabilities, ("a", "b"), np.array([0.5, 0.5]))
+    assert [(mistake.row, pytest.approx(mistake.score)) for mistake in found.mistakes] == [
+        (2, 0.97),
+        (0, 0.8),
+        (1, 0.55),
+    ]
+    assert found.measure == "confidence"
+    numbers = judge_numbers(np.array([1.0, 5.0]), np.array([1.5, 2.0]))
+    assert numbers.measure == "error"
+    assert [(mistake.row, mistake.score) for mistake in numbers.mistakes] == [(1, 3.0), (0, 0.5)]
+
+
 @given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=60))
 def test_numbers(cases: list[tuple[int, int]]) -> None:
     truth, answers = (np.array(part, float) for part in zip(*cases, strict=True))

@@ -153,6 +153,11 @@ def test_a_report_is_written_with_pictures_and_predictions(kind: str, trained: d
     for name, (low, high) in report["intervals"].items():
         assert low <= found[name] <= high, name
     markdown = (tmp_path / "r/report.md").read_text()
+    measure = "error" if kind in ("regression", "embed", "scores") else "confidence"
+    for mistake in report["mistakes"]:
+        assert mistake.keys() == {"line", "text", "truth", "answer", measure}
+        assert measure == "error" or 0 <= mistake["confidence"] <= 1
+    assert not report["mistakes"] or f"| line | text | truth | answer | {measure} |" in markdown
     for picture in (tmp_path / "r").glob("*.svg"):
         assert f"({picture.name})" in markdown
         assert picture.read_text().startswith("<svg")

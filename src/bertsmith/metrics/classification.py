@@ -61,7 +61,8 @@ def judge_label_sets(
 ) -> Judgement:
     """Any number of labels: `truth` `[rows, labels]` of 0 and 1; a label is answered from its threshold on.
 
-    Metrics: `micro_f1`, `macro_f1`, `exact_match` (all labels of a row right).
+    Metrics: `micro_f1`, `macro_f1`, `exact_match` (all labels of a row right). A mistake is as sure as the row's surest
+    wrong decision about a label.
     """
     true, answers = truth.astype(bool), probabilities >= thresholds
     right = true & answers
@@ -78,9 +79,9 @@ def judge_label_sets(
     def names(flags: np.ndarray) -> str:
         return ", ".join(label for label, flag in zip(labels, flags, strict=True) if flag) or "none"
 
-    sureness = np.abs(probabilities - thresholds).min(1)
+    sure = np.where(true == answers, 0.0, np.where(answers, probabilities, 1 - probabilities)).max(1)
     wrong = [
-        Mistake(int(row), names(true[row]), names(answers[row]), float(sureness[row]))
+        Mistake(int(row), names(true[row]), names(answers[row]), float(sure[row]))
         for row in np.flatnonzero((true != answers).any(1))
     ]
     per_class = _per_class(labels, right.sum(0), answers.sum(0), true.sum(0))
@@ -103,7 +104,7 @@ def judge_numbers(truth: np.ndarray, answers: np.ndarray) -> Judgement:
     off = np.abs(truth - answers)
     farthest = np.argsort(-off, kind="stable")[:50].tolist()
     worst = [Mistake(row, f"{truth[row]:g}", f"{answers[row]:.3g}", float(off[row])) for row in farthest]
-    return Judgement(len(truth), score, mistakes=worst)
+    return Judgement(len(truth), score, mistakes=worst, measure="error")
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Mistake:
     truth: str
     answer: str
     score: float
-    """How sure the model was, between 0 and 1."""
+    """What `Judgement.measure` says."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class Judgement:
     confusion: np.ndarray | None = None
     """`[truth, answer]`, counts, in the order of `labels`; None if the task has no such table."""
     mistakes: Sequence[Mistake] = ()
-    """The surest first."""
+    """The highest score first."""
+    measure: Literal["confidence", "error"] = "confidence"
+    """What the score of a mistake is: how sure the model was, between 0 and 1, or how far off its number or rank."""
     confidences: np.ndarray | None = None
     """`[rows]`: probability of each answer, with `is_right`, where the task has one."""
     is_right: np.ndarray | None = None
@@ -81,7 +83,7 @@ class Judgement:
 
 
 def surest(mistakes: Sequence[Mistake], most: int = 50) -> list[Mistake]:
-    """The mistakes that the model was surest of; equal ones in the order of their rows."""
+    """The mistakes with the highest scores; equal ones in the order of their rows."""
     return sorted(mistakes, key=lambda mistake: (-mistake.score, mistake.row))[:most]
 
 

@@ -8,6 +8,7 @@ precision) 0.5 and more is relevant.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from scipy.stats import rankdata
@@ -49,7 +50,8 @@ def judge_relevance(rows: Sequence[Example], scores: np.ndarray) -> Judgement:
             "average_precision": average_precision(ranking),
         }
 
-    return Judgement(len(rows), score, mistakes=_mistakes(labels, scores))
+    measure: Literal["confidence", "error"] = "confidence" if is_binary else "error"
+    return Judgement(len(rows), score, mistakes=_mistakes(labels, scores), measure=measure)
 
 
 def judge_lists(rows: Sequence[Example], scores: np.ndarray) -> Judgement:
@@ -62,7 +64,7 @@ def judge_lists(rows: Sequence[Example], scores: np.ndarray) -> Judgement:
         of_lists = {name: float(values[chosen].mean()) for name, values in table.items()}
         return of_lists | pairs.score(np.concatenate([lists[i] for i in chosen]))
 
-    return Judgement(len(lists), score, mistakes=pairs.mistakes, counts={"queries": len(lists)})
+    return Judgement(len(lists), score, mistakes=pairs.mistakes, measure=pairs.measure, counts={"queries": len(lists)})
 
 
 def _labels(rows: Sequence[Example]) -> np.ndarray:

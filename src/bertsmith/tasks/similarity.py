@@ -64,7 +64,7 @@ def _judge_scores(rows: Sequence[SimilarityExample], vectors: Mapping[str, Any],
     whole = cosines[""]
     off = np.abs(rankdata(truth) - rankdata(whole)) / len(rows)
     wrong = [Mistake(i, f"{truth[i]:g}", f"{whole[i]:.3g}", float(off[i])) for i in range(len(rows))]
-    return Judgement(len(rows), score, mistakes=surest(wrong))
+    return Judgement(len(rows), score, mistakes=surest(wrong), measure="error")
 
 
 def _judge_pairs(rows: Sequence[SimilarityExample], vectors: Mapping[str, Any], starts: np.ndarray) -> Judgement:
@@ -101,6 +101,7 @@ def _judge_pairs(rows: Sequence[SimilarityExample], vectors: Mapping[str, Any], 
         len(firsts),
         lambda chosen: {name: float(values[chosen].mean()) for name, values in tables.items()},
         mistakes=surest(wrong),
+        measure="error",
         counts={"queries": len(firsts), "candidates": len(corpus)},
     )
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from bertsmith import predict as module
 from bertsmith.config.inference import PredictOptions
 from bertsmith.errors import InputError
-from bertsmith.model import Model
+from bertsmith.model import Model, load
 from bertsmith.predict import predict
 
 
@@ -60,3 +62,33 @@ def test_a_bad_row_in_the_last_part_is_named_before_the_first_answer(
     texts.write_text(texts.read_text() + "long " * 5000 + "\n")
     with pytest.raises(InputError, match=r'texts\.txt:21: field "text": \d+ tokens'):
         next(predict(options(classifier_dir, texts)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"texts": [1]}, r'field "texts\[0\]": is a number; a text is needed'),
+        ({"texts": ["a", None]}, r'field "texts\[1\]": is null; a text is needed'),
+        ({"texts": None}, r'field "texts": a list of texts is needed, not null'),
+        ({"texts": ["a"], "pairs": "b"}, r'field "pairs": a list of texts is needed, not one text'),
+        ({"texts": ["a"], "questions": ["b", "c"]}, r"2 questions for 1 texts"),
+        ({"texts": ["a"], "choices": ["ab"]}, r'field "choices\[0\]": a list of texts is needed, not one text'),
+        ({"texts": ["a"], "choices": [["b", 2]]}, r'field "choices\[0\]\[1\]": is a number; a text is needed'),
+    ],
+)
+def test_python_callers_get_one_line_for_what_is_no_list_of_texts(
+    call: dict[str, Any], message: str, classifier_dir: Path
+) -> None:
+    model = load(classifier_dir, device="cpu")
+    with pytest.raises(InputError, match=message):
+        model.predict(**call)
+    if list(call) == ["texts"]:
+        with pytest.raises(InputError, match=message):
+            model.embed(call["texts"])
+
+
+def test_texts_may_come_from_a_generator(classifier_dir: Path) -> None:
+    model = load(classifier_dir, device="cpu")
+    texts = ["the cat", "a dog"]
+    assert model.predict(text for text in texts) == model.predict(texts)
+    np.testing.assert_array_equal(model.embed(text for text in texts), model.embed(texts))

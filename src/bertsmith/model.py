@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from bertsmith.batch import Batch
 from bertsmith.bundle import Bundle, load_bundle, resolve
 from bertsmith.config.finetune import LongDocs
 from bertsmith.config.inference import EngineOptions, ModelOptions
+from bertsmith.data.columns import kind_of
 from bertsmith.engines import choose as engines
 from bertsmith.errors import InputError
 from bertsmith.interop.weights import weights_file
@@ -40,11 +41,11 @@ class Model:
 
     def predict(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
-        pairs: Sequence[str] | None = None,
-        questions: Sequence[str] | None = None,
-        choices: Sequence[Sequence[str]] | None = None,
+        pairs: Iterable[str] | None = None,
+        questions: Iterable[str] | None = None,
+        choices: Iterable[Iterable[str]] | None = None,
         batch_tokens: int | None = None,
     ) -> list[Any]:
         """One answer for each text, in the shape of transformers' pipelines (see `decode` of the task's module).
@@ -54,20 +55,25 @@ class Model:
         the best of each text's `choices`; an embedder the cosine of a text and its pair, or the vector of a text
         alone; a reranker how relevant the pair is. Raises `InputError` without a task, and for what it cannot take.
         """
-        place, count = Path("texts"), len(_listed(texts))
-        for name, given in (("pairs", pairs), ("questions", questions), ("choices", choices)):
-            if given is not None and len(given) != count:
-                raise InputError(f"{len(given)} {name} for {count} texts; give one for each", field=name)
+        listed, given = _listed(texts), {"pairs": pairs, "questions": questions}
+        beside: dict[str, list[Any]] = {
+            name: _listed(parts, name) for name, parts in given.items() if parts is not None
+        }
+        if choices is not None:
+            beside["choices"] = [tuple(_listed(parts, f"choices[{i}]")) for i, parts in enumerate(choices)]
+        for name, parts in beside.items():
+            if len(parts) != len(listed):
+                raise InputError(f"{len(parts)} {name} for {len(listed)} texts; give one for each", field=name)
         rows = [
             self.row(
                 text,
-                pair=None if pairs is None else pairs[i],
-                question=None if questions is None else questions[i],
-                choices=None if choices is None else tuple(choices[i]),
-                file=place,
+                pair=beside["pairs"][i] if "pairs" in beside else None,
+                question=beside["questions"][i] if "questions" in beside else None,
+                choices=beside["choices"][i] if "choices" in beside else None,
+                file=Path("texts"),
                 line=i + 1,
             )
-            for i, text in enumerate(texts)
+            for i, text in enumerate(listed)
         ]
         return self.predict_rows(rows, batch_tokens=batch_tokens)
 
@@ -110,7 +116,7 @@ class Model:
 
     def embed(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         prompt: str | None = None,
         batch_tokens: int | None = None,
@@ -128,11 +134,9 @@ class Model:
         than a `max_seq_length` of the files is cut there, with a warning in the log, as it was in training. Without
         these files a text longer than the model reads is an `InputError`, unless `long_docs` is "truncate".
         """
-        if isinstance(texts, str):
-            raise InputError("embed takes a list of texts; put the one into a list")
         return embed_texts(
             self.bundle,
-            texts,
+            _listed(texts),
             prompt=prompt,
             batch_tokens=batch_tokens,
             pooling=pooling,
@@ -224,7 +228,11 @@ class Model:
             )
         if top_k < 1:
             raise InputError(f"top_k is {top_k}; at least 1 is needed")
-        allowed = None if targets is None else torch.tensor([self._target_id(target) for target in _listed(targets)])
+        allowed = (
+            None
+            if targets is None
+            else torch.tensor([self._target_id(target) for target in _listed(targets, "targets")])
+        )
         batch = Batch.from_sequences([ids]).to(model.device)
         selected = model.encoder(batch, rows=torch.from_numpy(positions).to(model.device))
         logits = model.masked_lm_logits(selected)
@@ -311,11 +319,17 @@ def open_engine(options: EngineOptions) -> Model:
     return model
 
 
-def _listed(texts: Sequence[str]) -> list[str]:
-    """The texts as a list. A single string is a sequence of characters, which nobody means."""
-    if isinstance(texts, str):
-        raise InputError("a list of texts is needed, not one text: [text]")
-    return list(texts)
+def _listed(texts: Iterable[str], name: str = "texts") -> list[str]:
+    """The texts as a list. A single string is a sequence of characters, which nobody means. Raises `InputError` for it,
+    and for what is no text."""
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        given = "one text: [text]" if isinstance(texts, str) else kind_of(texts)
+        raise InputError(f"a list of texts is needed, not {given}", field=name)
+    found = list(texts)
+    for i, text in enumerate(found):
+        if not isinstance(text, str):
+            raise InputError(f"is {kind_of(text)}; a text is needed", field=f"{name}[{i}]")
+    return found
 
 
 def _head_mask(values: Any) -> Tensor | None:

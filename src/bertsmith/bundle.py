@@ -30,7 +30,8 @@ from bertsmith.interop import families
 from bertsmith.interop.config_file import PROBLEM_TYPES, architectures, described, read_config
 from bertsmith.interop.keymap import Rule, their_names, to_ours, to_theirs
 from bertsmith.interop.sentence_transformers import (
-    is_cross_encoder,
+    SIGMOIDS,
+    cross_encoder_activation,
     read_sentence_modules,
     write_sentence_modules,
 )
@@ -270,7 +271,8 @@ def known_task(path: Path, model: Bert) -> dict[str, Any]:
     """The task that `config.json` of another library tells, as far as `predict` can follow it.
 
     A sequence classifier with its labels and `problem_type`, a `CrossEncoder` of one label, a token classifier with its
-    tags, whose scheme is read off their names, a model for questions, one for multiple choice.
+    tags, whose scheme is read off their names, a model for questions, one for multiple choice. Of one label without
+    `problem_type` the sigmoid is the answer, as transformers' pipeline has it, unless a `CrossEncoder` says another.
     """
     config = read_json(path / "config.json")
     names = config.get("id2label") if isinstance(config.get("id2label"), dict) else {}
@@ -297,10 +299,14 @@ def known_task(path: Path, model: Bert) -> dict[str, Any]:
             "scheme": known_scheme(labels),
             "constrained": False,
         }
-    if len(labels) == 1 and is_cross_encoder(path):
+    activation = cross_encoder_activation(path) if len(labels) == 1 else None
+    if activation in SIGMOIDS:
         return {"name": "rerank", "labels": ["score"], "max_length": positions}
-    kind = PROBLEM_TYPES[problem] if problem is not None else "regression" if len(labels) == 1 else "single"
-    return {"name": "classify", "labels": labels, "max_length": positions, "problem": kind}
+    kind = "single" if problem is None else PROBLEM_TYPES[problem]
+    task = {"name": "classify", "labels": labels, "max_length": positions, "problem": kind}
+    if kind == "single" and len(labels) == 1:
+        task |= {"problem": "regression", "sigmoid": activation is None}
+    return task
 
 
 def start_from(

@@ -143,6 +143,27 @@ def test_a_classifier_of_another_problem_answers_as_its_config_says(
     assert transformers.AutoConfig.from_pretrained(tmp_path / "ours").problem_type == problem
 
 
+@pytest.mark.parametrize("problem", [None, "regression"])
+def test_one_label_is_answered_as_by_the_pipeline_of_transformers(
+    problem: str | None, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    shape = their_model("BertForSequenceClassification", tokenizer_dir).config.to_dict()
+    labels = {"num_labels": 1, "id2label": {0: "toxic"}, "label2id": {"toxic": 0}, "problem_type": problem}
+    theirs = transformers.BertForSequenceClassification(transformers.BertConfig(**shape | labels)).eval()
+    redraw(theirs)
+    save(theirs, tokenizer_dir, tmp_path / "theirs")
+    convert(ConvertOptions(src=str(tmp_path / "theirs"), out=tmp_path / "ours"))
+    texts = ["the cat sees a red ball.", "a dog"]
+    expected = transformers.pipeline("text-classification", str(tmp_path / "theirs"), device="cpu")(texts)
+    again = transformers.pipeline("text-classification", str(tmp_path / "ours"), device="cpu")(texts)
+    for name in ("theirs", "ours"):
+        answers = bertsmith.load(tmp_path / name, device="cpu").predict(texts)
+        for one, other, third in zip(answers, expected, again, strict=True):
+            assert one["label"] == other["label"] == third["label"] == "toxic"
+            assert one["score"] == pytest.approx(other["score"], abs=1e-5)
+            assert third["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
 def test_a_classifier_of_transformers_predicts_with_its_own_labels(tokenizer_dir: Path, tmp_path: Path) -> None:
     labels = {0: "bad", 1: "so-so", 2: "good"}
     theirs = their_model("BertForSequenceClassification", tokenizer_dir)

@@ -17,7 +17,8 @@ from bertsmith.config.finetune import ClassifyOptions
 from bertsmith.data.examples import Example, read_examples
 from bertsmith.errors import InputError
 from bertsmith.model import load
-from bertsmith.tasks.classify import ClassifyTask, best_temperature, best_threshold
+from bertsmith.tasks.calibration import best_temperature, best_threshold
+from bertsmith.tasks.classify import ClassifyTask
 from bertsmith.tasks.inference import token_groups
 from bertsmith.tasks.known import task_from_manifest, task_from_rows
 from bertsmith.tasks.long_texts import shorten

@@ -13,6 +13,7 @@ from ir_measures import AP, P, Qrel, R, ScoredDoc, nDCG
 from scipy.stats import spearmanr
 from sentence_transformers import CrossEncoder
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
+from torch.nn import Identity, Sigmoid
 
 from bertsmith.bundle import load_bundle
 from bertsmith.config.inference import EvaluateOptions
@@ -69,6 +70,14 @@ def test_a_cross_encoder_of_others_is_read_and_its_head_kept(encoder_dir: Path, 
     _, report = trained(tmp_path / "theirs", tmp_path / "more", steps=1, learning_rate=1e-9)
     before = evaluate(EvaluateOptions(model=str(given.out), data=given.dev))
     assert report["dev_average_precision"] == pytest.approx(before["average_precision"], abs=1e-6)
+
+
+def test_a_cross_encoder_of_others_answers_by_its_own_activation(encoder_dir: Path, tmp_path: Path) -> None:
+    given, _ = trained(encoder_dir, tmp_path / "run")
+    for name, activation in (("raw", Identity()), ("shares", Sigmoid())):
+        theirs = CrossEncoder(str(given.out), device="cpu", local_files_only=True, activation_fn=activation)
+        theirs.save_pretrained(str(tmp_path / name))
+        np.testing.assert_allclose(scores_of(tmp_path / name), theirs.predict(PAIRS), rtol=0, atol=1e-5)
 
 
 def test_groups_are_judged_as_lists(encoder_dir: Path, tmp_path: Path) -> None:

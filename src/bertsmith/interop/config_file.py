@@ -85,7 +85,7 @@ def described(config: EncoderConfig, heads: tuple[str, ...], task: Mapping[str, 
     if labels:
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}
         values["label2id"] = {label: i for i, label in enumerate(labels)}
-    if task["name"] == "classify":
+    if task["name"] == "classify" and not task.get("sigmoid"):
         values["problem_type"] = next(
             name for name, ours in PROBLEM_TYPES.items() if ours == task.get("problem", "single")
         )

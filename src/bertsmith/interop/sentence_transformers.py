@@ -90,14 +90,18 @@ def read_sentence_modules(directory: Path) -> SentenceModules | None:
     )
 
 
-def is_cross_encoder(directory: Path) -> bool:
-    """Whether it was written by a `CrossEncoder`, whose answer is the sigmoid of its logit."""
-    if _optional(directory / MODEL_CONFIG).get("model_type") == "CrossEncoder":
-        return True
-    config = _optional(directory / "config.json")
+def cross_encoder_activation(directory: Path) -> str | None:
+    """What the `CrossEncoder` of a directory makes of its logit, a class of torch; None if the files tell of none."""
+    model, config = _optional(directory / MODEL_CONFIG), _optional(directory / "config.json")
+    wrote = model.get("model_type") == "CrossEncoder"
     stored = config.get("sentence_transformers")
-    known = stored.get("activation_fn") if isinstance(stored, dict) else None
-    return (known or config.get("sbert_ce_default_activation_function")) in SIGMOIDS
+    found = (
+        model.get("activation_fn") if wrote else None,
+        stored.get("activation_fn") if isinstance(stored, dict) else None,
+        config.get("sbert_ce_default_activation_function"),
+        SIGMOIDS[0] if wrote else None,
+    )
+    return next((name for name in found if isinstance(name, str)), None)
 
 
 def _refusal(message: str, *, file: Path, field: str) -> InputError:

@@ -23,6 +23,7 @@ from bertsmith.models.bert import Bert
 from bertsmith.models.flops import pooled_encoder_flops, pooled_flops
 from bertsmith.models.losses import widened
 from bertsmith.tasks.base import Encoded, LossTerm, packed, softmax
+from bertsmith.tasks.calibration import best_temperature, best_threshold
 from bertsmith.tasks.label_numbers import label_numbers
 from bertsmith.tasks.long_texts import inputs_of, joined_windows
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
@@ -57,6 +58,8 @@ class ClassifyTask:
     """Of problem multi: the probability of each label from which on it is answered; empty: 0.5."""
     class_weights: tuple[float, ...] = ()
     label_smoothing: float = 0.0
+    sigmoid: bool = False
+    """Of one output: whether its sigmoid is the answer, as of others' directories without `problem_type`."""
     name = "classify"
     heads = ("pooler", "classifier")
 
@@ -228,9 +231,9 @@ class ClassifyTask:
         return joined_windows(outputs, [encoded.sequences for encoded in inputs]) if len(outputs) > 1 else outputs[0]
 
     def probabilities(self, results: np.ndarray) -> np.ndarray:
-        """`[…, labels]` logits -> probabilities; of a regression the numbers themselves."""
+        """`[…, labels]` logits -> probabilities; of a regression, without `sigmoid`, the numbers themselves."""
         scaled = results / self.temperature
-        if self.problem == "multi":
+        if self.problem == "multi" or self.sigmoid:
             return np.asarray(1 / (1 + np.exp(-scaled.astype(np.float64))))
         return softmax(scaled) if self.problem == "single" else results.astype(np.float64)
 
@@ -276,31 +279,6 @@ class ClassifyTask:
             best = tuple(best_threshold(truth[:, i] > 0.5, scores[:, i]) for i in range(len(self.labels)))
             return replace(self, thresholds=best)
         return self
-
-
-def best_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature with the lowest cross entropy (Guo et al. 2017, section 4.2), between 0.05 and 20."""
-    from scipy.optimize import minimize_scalar
-
-    wide = logits.double()
-    found = minimize_scalar(
-        lambda power: float(F.cross_entropy(wide / np.exp(power), labels)), bounds=(-3.0, 3.0), method="bounded"
-    )
-    return float(np.exp(found.x))
-
-
-def best_threshold(truth: np.ndarray, scores: np.ndarray) -> float:
-    """The threshold with the best F1, halfway between the scores that it parts; 0.5 if no row has the label."""
-    if not truth.any():
-        return 0.5
-    order = np.argsort(-scores, kind="stable")
-    right = np.cumsum(truth[order])
-    f1 = 2 * right / (np.arange(1, len(truth) + 1) + truth.sum())
-    ordered = scores[order]
-    f1[:-1][ordered[:-1] == ordered[1:]] = -1.0  # no threshold parts equal scores
-    place = int(f1.argmax())
-    below = ordered[place + 1] if place + 1 < len(ordered) else 0.0
-    return float((ordered[place] + below) / 2)
 
 
 def _names(label: Any) -> tuple[str, ...]:

@@ -14,9 +14,12 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from bertsmith.bundle import load_bundle
 from bertsmith.config.finetune import ClassifyOptions
+from bertsmith.config.inference import EvaluateOptions, PredictOptions
 from bertsmith.data.examples import Example, read_examples
 from bertsmith.errors import InputError
-from bertsmith.model import load
+from bertsmith.evaluate import evaluate
+from bertsmith.model import Model, load
+from bertsmith.predict import predict
 from bertsmith.tasks.calibration import best_temperature, best_threshold
 from bertsmith.tasks.classify import ClassifyTask
 from bertsmith.tasks.inference import token_groups
@@ -232,3 +235,31 @@ def test_the_same_file_as_train_and_dev_is_counted(encoder_dir: Path, rows: Path
     file = rows / "dev.tsv"
     finetune(ClassifyOptions(model=str(encoder_dir), train=file, dev=file, out=tmp_path / "a", steps=1, threads=2))
     assert "24 of 24 rows of" in caplog.text
+
+
+def test_single_texts_and_pairs_are_not_mixed_up(encoder_dir: Path, tmp_path: Path) -> None:
+    pairs, single = tmp_path / "pairs.csv", tmp_path / "single.csv"
+    pairs.write_text("text_a,text_b,label\nthe cat,a dog,1\nthe bird,one fish,0\n")
+    single.write_text("text,label\nthe cat,1\nthe bird,0\n")
+    given = {"model": str(encoder_dir), "steps": 1, "threads": 2}
+    for train, other, message in (
+        (pairs, single, r'single.csv:2: field "text_b": is missing; give it, the model learns from pairs'),
+        (single, pairs, r'pairs.csv:2: field "text_b": is there; leave it out, the model learns from single texts'),
+    ):
+        out = tmp_path / train.stem
+        with pytest.raises(InputError, match=message):
+            finetune(ClassifyOptions(**given, train=train, dev=other, out=out))
+        finetune(ClassifyOptions(**given, train=train, out=out))
+        with pytest.raises(InputError, match=message):
+            evaluate(EvaluateOptions(model=str(out), data=other))
+        with pytest.raises(InputError, match=message):
+            list(predict(PredictOptions(model=str(out), data=other)))
+        model = load(out, device="cpu")
+        alone, both = {"texts": ["a"]}, {"texts": ["a"], "pairs": ["b"]}
+        with pytest.raises(InputError, match=r'field "--pair": a model for (pairs of texts needs|single texts has no)'):
+            model.predict(**(alone if train == pairs else both))
+        assert len(model.predict(**(both if train == pairs else alone))) == 1
+        assert model.bundle.task["pairs"] is (train == pairs)
+        known = {key: value for key, value in model.bundle.task.items() if key != "pairs"}
+        older = Model(replace(model.bundle, task=known))
+        assert len(older.predict(**alone) + older.predict(**both)) == 2

@@ -43,6 +43,9 @@ def asked_row(
         return SimilarityExample(file, line, "texts" if pair is None else "scores", texts)
     if isinstance(task, RerankTask) and pair is None:
         raise InputError("a model for rerank needs it: how relevant is it to --text?", field="--pair")
+    if isinstance(task, ClassifyTask) and task.pairs not in (None, pair is not None):
+        fix = "needs it" if task.pairs else "has no use for it"
+        raise InputError(f"a model for {'pairs of' if task.pairs else 'single'} texts {fix}", field="--pair")
     if isinstance(task, ClassifyTask | RerankTask):
         return Example(file, line, text, pair, None)
     if needed is not None and given[needed] is None:

@@ -58,6 +58,8 @@ class ClassifyTask:
     """Of problem multi: the probability of each label from which on it is answered; empty: 0.5."""
     class_weights: tuple[float, ...] = ()
     label_smoothing: float = 0.0
+    pairs: bool | None = None
+    """Whether the rows of training were pairs of texts, which all others must be like then; None: not known."""
     sigmoid: bool = False
     """Of one output: whether its sigmoid is the answer, as of others' directories without `problem_type`."""
     name = "classify"
@@ -99,6 +101,7 @@ class ClassifyTask:
         fixed = options.thresholds if options.thresholds != "auto" else None
         return replace(
             task,
+            pairs=rows[0].pair is not None,
             class_weights=weights,
             label_smoothing=options.label_smoothing,
             thresholds=label_numbers(fixed, labels, field="--thresholds", default=0.5, most=1.0) if fixed else (),
@@ -128,6 +131,7 @@ class ClassifyTask:
         """Token ids and label numbers. Raises `InputError`s for unknown labels and, with `long_docs` "error", for
         texts longer than `max_length`; the cut ones are counted in the log.
         """
+        self._refuse_unlike(rows)
         pairs = [row.pair for row in rows]
         errors, long, encoded = ErrorCollector(), 0, []
         encodings = tokenizer.encode_batch(
@@ -169,6 +173,14 @@ class ClassifyTask:
         elif long:
             log.warning("%d of %d texts were cut to %d tokens", long, len(rows), self.max_length)
         return encoded
+
+    def _refuse_unlike(self, rows: Sequence[Example]) -> None:
+        """Raise `InputError` for a single text where training had pairs, or a pair where it had single texts."""
+        odd = next((row for row in rows if self.pairs not in (None, row.pair is not None)), None)
+        if odd is not None:
+            learnt, fix = ("pairs", "is missing; give it") if self.pairs else ("single texts", "is there; leave it out")
+            message = f"{fix}, the model learns from {learnt}"
+            raise InputError(message, file=odd.file, line=odd.line, field="text_b")
 
     def _target(self, row: Example) -> Any:
         """What the loss compares with: a number of a label, 0 and 1 for each, or the score."""

@@ -35,6 +35,15 @@ def test_head_and_tail_keep_both_ends(words: int, limit: int, share: float) -> N
         assert kept[head:] == list(range(words - (len(kept) - head), words))
 
 
+@given(first=st.integers(0, 20), second=st.integers(0, 20), limit=st.integers(5, 30))
+def test_a_pair_loses_what_transformers_takes(tokenizer_dir: Path, first: int, second: int, limit: int) -> None:
+    tokenizer = load_tokenizer(tokenizer_dir)
+    text, pair = "the " * first, "dog " * second
+    whole = tokenizer.windows(text, pair, max_length=limit, truncation="longest_first")[0]
+    cut, types = shorten(tokenizer.encode(text, pair), limit)
+    assert (cut.tolist(), types.tolist()) == (whole.ids, whole.type_ids)
+
+
 @pytest.mark.parametrize("pair", [None, "a dog eats bread " * 6])
 def test_windows_hold_the_whole_text(tokenizer_dir: Path, pair: str | None) -> None:
     tokenizer = load_tokenizer(tokenizer_dir)

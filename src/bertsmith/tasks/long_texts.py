@@ -15,6 +15,7 @@ from tokenizers import Encoding
 
 from bertsmith.config.finetune import LongTexts
 from bertsmith.tokenizer.text_tokenizer import TextTokenizer
+from bertsmith.tokenizer.windows import kept_tokens
 
 HEAD_SHARE = 0.25
 
@@ -22,24 +23,20 @@ HEAD_SHARE = 0.25
 def shorten(encoding: Encoding, limit: int, *, head_share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """(ids, types), tokens taken from the end of the longer part until `limit` are left; the special tokens stay.
 
-    `[CLS] a b c [SEP]`, 4 -> `[CLS] a b [SEP]`; of a pair, A and B lose from their own ends. With a `head_share` below
-    1, that share of what a part keeps is its beginning, the rest its end.
+    `[CLS] a b c [SEP]`, 4 -> `[CLS] a b [SEP]`; of a pair, A and B lose from their own ends, as many as transformers'
+    "longest_first" takes. With a `head_share` below 1, that share of what a part keeps is its beginning, the rest its
+    end.
     """
     ids, types = np.array(encoding.ids), np.array(encoding.type_ids)
     if len(ids) <= limit:
         return ids, types
     parts = np.array([-1 if part is None else part for part in encoding.sequence_ids])
     own = [np.flatnonzero(parts == part) for part in (0, 1)]
-    first = int(own[1][0]) if len(own[1]) else len(ids)  # [CLS] A [SEP], of the whole
-    keep = [limit, 0]
-    if len(own[1]):
-        keep[0] = min(first, max(limit - limit // 2, limit - (len(ids) - first)))
-        keep[1] = limit - keep[0]
-    special = int((parts[:first] < 0).sum()), int((parts[first:] < 0).sum())
     chosen = [*np.flatnonzero(parts < 0)]
-    for places, room, ends in zip(own, keep, special, strict=True):
+    rooms = kept_tokens(len(own[0]), len(own[1]), room=limit - len(chosen), truncation="longest_first")
+    for places, room in zip(own, rooms, strict=True):
         if len(places):
-            chosen += _kept(int(places[0]), int(places[-1]) + 1, room - ends, head_share)
+            chosen += _kept(int(places[0]), int(places[-1]) + 1, room, head_share)
     chosen.sort()
     return ids[chosen], types[chosen]
 

@@ -44,7 +44,7 @@ def check_windows(
             field="max_length",
         )
     first, second = lengths[0], lengths[1] or 0
-    kept = _kept(first, second, room=room, truncation=truncation)
+    kept = kept_tokens(first, second, room=room, truncation=truncation)
     short = min((keep for keep, length in zip(kept, (first, second), strict=True) if keep < length), default=room)
     if short <= stride:
         raise InputError(
@@ -54,7 +54,7 @@ def check_windows(
         )
 
 
-def _kept(first: int, second: int, *, room: int, truncation: Truncation) -> tuple[int, int]:
+def kept_tokens(first: int, second: int, *, room: int, truncation: Truncation) -> tuple[int, int]:
     """How many tokens of each text a window holds, by the rules of tokenizers; 0 or less where none fit.
 
     `3, 9, room=8, "only_second" -> (3, 5)`; `9, 3, room=8, "longest_first" -> (5, 3)`; `9, 8, room=7 -> (4, 3)`

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer, processors
 from transformers import BertTokenizer
 
 from bertsmith.errors import InputError
@@ -50,6 +50,35 @@ def their_windows(theirs: Any, text: str, pair: str | None, **setting: Any) -> l
     answer = theirs([text], pairs, return_overflowing_tokens=True, return_offsets_mapping=True, **setting)
     sequences = [answer.sequence_ids(number) for number in range(len(answer["input_ids"]))]
     return list(zip(answer["input_ids"], answer["token_type_ids"], answer["offset_mapping"], sequences, strict=True))
+
+
+WITHOUT_TYPES = [
+    {"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"]},
+    {"tokenizer_class": "PreTrainedTokenizerFast"},
+    {"tokenizer_class": "TokenizersBackend"},
+]
+
+
+@pytest.mark.parametrize("config", WITHOUT_TYPES)
+@pytest.mark.parametrize("kind", ["template", "bert", "sequence"])
+def test_types_are_zero_if_the_model_is_fed_none(kind: str, config: dict[str, Any], tokenizer: TextTokenizer) -> None:
+    made = Tokenizer.from_str(tokenizer.content)
+    if kind == "bert":
+        made.post_processor = processors.BertProcessing(("[SEP]", tokenizer.sep_id), ("[CLS]", tokenizer.cls_id))
+    if kind == "sequence":
+        made.post_processor = processors.Sequence([made.post_processor])
+    without = TextTokenizer(made.to_str(), config)
+    assert without.content == made.to_str()
+    for one in (without, pickle.loads(pickle.dumps(without))):
+        whole, expected = one.encode("hello, a b", "hello"), tokenizer.encode("hello, a b", "hello")
+        assert set(expected.type_ids) == {0, 1}
+        assert set(whole.type_ids) == {0}
+        assert (whole.ids, whole.sequence_ids) == (expected.ids, expected.sequence_ids)
+        windows = one.windows("hello, a b a b a b", "hello", max_length=8, truncation="only_first")
+        assert len(windows) > 1
+        assert not any(any(window.type_ids) for window in windows)
+    fed = TextTokenizer(made.to_str(), config | {"model_input_names": ["input_ids", "token_type_ids"]})
+    assert fed.encode("hello, a b", "hello").type_ids == expected.type_ids
 
 
 @given(TEXTS, st.none() | TEXTS, st.integers(5, 24), st.integers(0, 7), st.sampled_from(STRATEGIES))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Encoding, Tokenizer, models
+from tokenizers import Encoding, Tokenizer, models, processors
 
 from bertsmith import files
 from bertsmith.errors import InputError
 from bertsmith.tokenizer.added_tokens import token_name
+from bertsmith.tokenizer.bert import READS_TOKENIZER_JSON
 from bertsmith.tokenizer.byte_level import WORD_MARKS, default_names
 from bertsmith.tokenizer.windows import Truncation, check_windows
 from bertsmith.tokenizer.words import refuse_surrogates
@@ -24,6 +26,9 @@ TOKENIZER, CONFIG, SPECIAL_TOKENS_MAP, VOCABULARY = (
     "vocab.txt",
 )
 """The files that `TextTokenizer.save` writes."""
+
+WITHOUT_SEGMENTS = (READS_TOKENIZER_JSON, "TokenizersBackend", "DistilBertTokenizer", "DistilBertTokenizerFast")
+"""Classes of transformers 5 that feed no `token_type_ids` unless `model_input_names` lists them."""
 
 NO_LIMIT = int(1e30)
 """`model_max_length` of a directory that names none, as in transformers."""
@@ -43,7 +48,7 @@ class TextTokenizer:
         Raises `InputError` if they do not make a tokenizer that adds `[CLS]` and `[SEP]` and knows `[MASK]`.
         """
         self.content, self.config = content, dict(config)
-        self._plain = _parsed(content)
+        self._plain = self._made()
         self._plain.encode_special_tokens = True
         self.model_max_length = _model_max_length(self.config)
         """Most tokens of a sequence, special tokens included; `NO_LIMIT` if the directory names none."""
@@ -64,6 +69,12 @@ class TextTokenizer:
         )
         """Ids that masking and random replacement leave alone, ascending."""
         self._check_special_tokens()
+
+    def _made(self) -> Tokenizer:
+        made = _parsed(self.content)
+        if _has_segments(self.config) or not any(made.encode("", "").type_ids):
+            return made
+        return _parsed(_one_segment(self.content))
 
     def _id(self, role: str, token: str) -> int:
         number = self._plain.token_to_id(token)
@@ -86,7 +97,7 @@ class TextTokenizer:
 
     @cached_property
     def _special(self) -> Tokenizer:
-        return _parsed(self.content)  # a second one: flipping the switch of the first is not thread-safe
+        return self._made()  # a second one: flipping the switch of the first is not thread-safe
 
     @cached_property
     def fingerprint(self) -> str:
@@ -97,7 +108,7 @@ class TextTokenizer:
     def _truncating(self) -> Callable[..., Tokenizer]:
         @lru_cache(maxsize=8)  # one for each setting: changing that of a shared one is not thread-safe
         def tokenizer(*, allow_special: bool, **setting: Any) -> Tokenizer:
-            made = _parsed(self.content)
+            made = self._made()
             made.encode_special_tokens = not allow_special
             made.enable_truncation(**setting)
             return made
@@ -119,7 +130,8 @@ class TextTokenizer:
         return [encoding.ids for encoding in encodings]
 
     def encode(self, text: str, pair: str | None = None, *, allow_special: bool = False) -> Encoding:
-        """`[CLS] text [SEP]`, or `[CLS] text [SEP] pair [SEP]` with `type_ids` 0 and 1.
+        """`[CLS] text [SEP]`, or `[CLS] text [SEP] pair [SEP]` with `type_ids` 0 and 1; all 0 if the model is not fed
+        any: tokenizer_config.json leaves `token_type_ids` out of its `model_input_names`.
 
         The result has `ids`, `type_ids`, `tokens`, `special_tokens_mask`, `word_ids`, `sequence_ids` and
         `offsets`: characters of the text as given, `(0, 0)` for added tokens.
@@ -240,6 +252,28 @@ def _parsed(content: str) -> Tokenizer:
         return Tokenizer.from_str(content)
     except Exception as error:  # tokenizers raises this bare class, whatever is wrong
         raise InputError(f"not a tokenizer that can be read ({error})") from None
+
+
+def _has_segments(config: Mapping[str, Any]) -> bool:
+    names = config.get("model_input_names")
+    if isinstance(names, list):
+        return "token_type_ids" in names
+    return config.get("tokenizer_class") not in WITHOUT_SEGMENTS
+
+
+def _one_segment(content: str) -> str:
+    """The same tokenizer.json, but that every token of a pair has type 0."""
+
+    def flat(part: dict[str, Any]) -> dict[str, Any]:
+        if part.get("type") == "BertProcessing":  # its types cannot be set
+            (cls, _), (sep, _) = ends = tuple(part["cls"]), tuple(part["sep"])
+            same = processors.TemplateProcessing([cls, "$A", sep], [cls, "$A", sep, "$B", sep], ends)
+            part = json.loads(same.__getstate__())
+        return part | {"type_id": 0} if "type_id" in part else part
+
+    values = json.loads(content)
+    values["post_processor"] = json.loads(json.dumps(values["post_processor"]), object_hook=flat)
+    return json.dumps(values)
 
 
 def _model_max_length(config: Mapping[str, Any]) -> int:

@@ -149,7 +149,8 @@ class Model:
         """Per text: `[classes]` of a classifier, `[tokens, classes]` of a head on tokens, special tokens included.
 
         Those heads are token classification, question answering (start and end) and masked LM (the vocabulary);
-        of several, the first one in this order counts. `head_mask`: see `attentions`.
+        of several, the first one in this order counts. ELECTRA's discriminator gives `[tokens]`: above 0, more likely
+        replaced than not. `head_mask`: see `attentions`.
         """
         model = self.bundle.model
         mask = _head_mask(head_mask)
@@ -168,6 +169,8 @@ class Model:
                 logits = model.masked_lm_logits(states)[:, : model.config.vocab_size]
             elif model.next_sentence is not None:
                 logits = model.next_sentence_logits(model.pool(states, batch))[0]
+            elif model.discriminator is not None:
+                logits = model.replaced_logits(states)
             else:
                 raise InputError("this model has no head", file=self.bundle.path)
             results.append(logits.cpu().numpy())

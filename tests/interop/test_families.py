@@ -46,6 +46,15 @@ def test_a_directory_of_transformers_gives_equal_answers(family: str, corpus: Pa
     assert guesses[0][0]["token"] == best
 
 
+def test_the_logits_of_electra_s_discriminator_equal_transformers(corpus: Path, tmp_path: Path) -> None:
+    theirs = write_directory("electra", corpus, tmp_path / "model", head="ForPreTraining")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        expected = theirs(**tokenizer(TEXTS[0], return_tensors="pt")).logits[0]
+    (logits,) = bertsmith.load(str(tmp_path / "model"), device="cpu").logits([TEXTS[0]])
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_classifier_of_pairs_loads_in_transformers(family: str, corpus: Path, tmp_path: Path) -> None:
     write_directory(family, corpus, tmp_path / "model")

@@ -98,6 +98,8 @@ def write_description(
     directory: Path, model: Bert, tokenizer: TextTokenizer, *, task: dict[str, Any], sentence: SentenceModules | None
 ) -> None:
     """The files beside the weights: the model's shape, how texts become its input, and its output vectors."""
+    if task["name"] == "rerank" and "max_length" in task:  # a `CrossEncoder` cuts there
+        tokenizer = TextTokenizer(tokenizer.content, tokenizer.config | {"model_max_length": task["max_length"]})
     tokenizer.save(directory)
     write_file(directory / "config.json", to_json(described(model.config, model.heads, task)))
     if sentence is not None:

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from scipy.special import logit
 
+from bertsmith.data.examples import Example
+from bertsmith.model import load
+from bertsmith.tasks.classify import ClassifyTask
+from bertsmith.tasks.inference import results
 from tests.cli.run import assert_refused, bertsmith
 from tests.parity.reference import SHAPE, redraw
 from tests.search.folders import find, texts, write
+from tests.tasks.examples import write_model
 
 QUERY = "the cat sees a red ball"
 
@@ -66,6 +72,30 @@ def test_at_least_top_k_passages_are_read_and_long_ones_in_windows(
     result = find(tmp_path, encoder_dir, QUERY + " near the river", top_k=6, candidates=1, reranker=str(cross_encoder))
     assert len(result["hits"]) >= 6
     assert all(np.isfinite(hit["rerank_score"]) for hit in result["hits"])
+
+
+@pytest.mark.parametrize("long_docs", ["truncate", "error"])
+def test_a_reranker_reads_no_more_than_its_task(
+    long_docs: str, encoder_dir: Path, tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    """It cuts where `predict` cuts; one that was never trained on longer pairs reads them in windows."""
+    task = {"name": "rerank", "labels": ["score"], "max_length": 16, "long_docs": long_docs}
+    model = write_model(tmp_path / "model", tokenizer_dir, task=task, heads=("pooler", "classifier"), labels=1)
+    passage = "the old man paints a small house near the river again and again in the garden"
+    folder = tmp_path / "texts"
+    write(folder / "a.txt", passage)
+    (hit,) = find(folder, encoder_dir, QUERY, reranker=str(model))["hits"]
+    loaded = load(model, device="cpu")
+    if long_docs == "truncate":
+        (answer,) = loaded.predict([QUERY], pairs=[passage])
+        assert hit["rerank_score"] == pytest.approx(logit(answer["score"]), abs=1e-4)
+    else:
+        windows = ClassifyTask(("score",), 16, "window", "regression")
+        rows = [Example(Path("x"), 1, QUERY, passage, None)]
+        inputs = windows.prepare(rows, loaded.bundle.tokenizer, labelled=False)
+        assert len(inputs) > 1
+        (expected,) = results(loaded.bundle.model, windows, rows, inputs)
+        assert hit["rerank_score"] == pytest.approx(float(expected[0]), abs=1e-4)
 
 
 def test_a_model_that_is_no_reranker(

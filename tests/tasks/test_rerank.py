@@ -57,8 +57,16 @@ def test_cross_encoder_gives_equal_scores(encoder_dir: Path, tmp_path: Path) -> 
     assert again == pytest.approx(ours)
 
 
-def scores_of(model: Path) -> list[float]:
-    texts, pairs = (list(column) for column in zip(*PAIRS, strict=True))
+def test_cross_encoder_cuts_where_a_reranker_learnt_to(encoder_dir: Path, tmp_path: Path) -> None:
+    given, _ = trained(encoder_dir, tmp_path, max_length=14, long_docs="truncate", steps=1)
+    theirs = CrossEncoder(str(given.out), device="cpu", local_files_only=True)
+    assert theirs.max_seq_length == load(given.out, device="cpu").task().max_length == 14
+    pairs = [("a cat", "the cat sees a red ball. " * 9), ("a cat " * 9, "a dog"), ("a cat " * 9, "a red ball " * 9)]
+    np.testing.assert_allclose(scores_of(given.out, pairs), theirs.predict(pairs), rtol=0, atol=1e-5)
+
+
+def scores_of(model: Path, rows: list[tuple[str, str]] = PAIRS) -> list[float]:
+    texts, pairs = (list(column) for column in zip(*rows, strict=True))
     return [answer["score"] for answer in load(model, device="cpu").predict(texts, pairs=pairs)]
 
 

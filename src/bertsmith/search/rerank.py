@@ -37,12 +37,16 @@ def load_reranker(name: str, options: SearchOptions) -> Bundle:
 
 
 def rerank_scores(bundle: Bundle, options: SearchOptions, found: Sequence[Found]) -> np.ndarray:
-    """`[found]`: the model's logit of query and passage; where both are too long together, the mean over windows.
+    """`[found]`: the model's logit of query and passage.
 
-    Raises `InputError` for a query that leaves no room for a passage, or a model that reads no pairs.
+    Where both are too long together they are cut if the model's task cuts, else it is the mean over windows. Raises
+    `InputError` for a query that leaves no room for a passage in a window, or a model that reads no pairs.
     """
-    limit = min(bundle.tokenizer.model_max_length, bundle.model.config.max_position_embeddings)
-    task = ClassifyTask((NUMBER,), limit, long_docs="window", problem="regression")
+    stored, positions = bundle.task, bundle.model.config.max_position_embeddings
+    limit = min(bundle.tokenizer.model_max_length, stored.get("max_length", positions))
+    long = stored.get("long_docs", "error")
+    reads = {"long_docs": "window" if long == "error" else long, "stride": stored.get("stride", ClassifyTask.stride)}
+    task = ClassifyTask((NUMBER,), limit, problem="regression", **reads)
     rows = [Example(Path(near.files[0]), near.passage.first, options.query, near.passage.text, None) for near in found]
     inputs = task.prepare(rows, bundle.tokenizer, labelled=False)
     check_segments(rows, inputs, bundle.model.config)

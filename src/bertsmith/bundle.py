@@ -28,13 +28,9 @@ from bertsmith.errors import InputError, listing, nearest
 from bertsmith.files import MANIFEST, read_json, read_manifest, to_json, write_file, write_manifest
 from bertsmith.interop import families
 from bertsmith.interop.config_file import PROBLEM_TYPES, architectures, described, read_config
+from bertsmith.interop.cross_encoder import read_cross_encoder
 from bertsmith.interop.keymap import Rule, their_names, to_ours, to_theirs
-from bertsmith.interop.sentence_transformers import (
-    SIGMOIDS,
-    cross_encoder_activation,
-    read_sentence_modules,
-    write_sentence_modules,
-)
+from bertsmith.interop.sentence_transformers import read_sentence_modules, write_sentence_modules
 from bertsmith.interop.weights import WEIGHTS, read_weights, weights_file
 from bertsmith.metrics.tagging import known_scheme
 from bertsmith.models.bert import Bert
@@ -166,7 +162,7 @@ def read_bundle(path: Path, *, tokenizer: TextTokenizer | None = None) -> Bundle
         sentence, problem = None, error
     model, unknown = read_model(path)
     tokenizer = tokenizer or load_tokenizer(path)
-    task = manifest.get("task") or known_task(path, model)
+    task = manifest.get("task") or known_task(path, model, tokenizer)
     if task["name"] is None and (sentence or problem) is not None:
         task = {"name": "embed", "long_docs": "truncate"}
     return Bundle(
@@ -269,12 +265,12 @@ def check_vocabulary(model: Bert, tokenizer: TextTokenizer, *, path: Path) -> No
         )
 
 
-def known_task(path: Path, model: Bert) -> dict[str, Any]:
+def known_task(path: Path, model: Bert, tokenizer: TextTokenizer) -> dict[str, Any]:
     """The task that `config.json` of another library tells, as far as `predict` can follow it.
 
-    A sequence classifier with its labels and `problem_type`, a `CrossEncoder` of one label, a token classifier with its
-    tags, whose scheme is read off their names, a model for questions, one for multiple choice. Of one label without
-    `problem_type` the sigmoid is the answer, as transformers' pipeline has it, unless a `CrossEncoder` says another.
+    A sequence classifier with its labels and `problem_type`, a `CrossEncoder`, which cuts what is long, a token
+    classifier with its tags, whose scheme is read off their names, a model for questions, one for multiple choice. Of
+    one label without `problem_type` the sigmoid is the answer, as transformers' pipeline has it.
     """
     config = read_json(path / "config.json")
     names = config.get("id2label") if isinstance(config.get("id2label"), dict) else {}
@@ -301,14 +297,19 @@ def known_task(path: Path, model: Bert) -> dict[str, Any]:
             "scheme": known_scheme(labels),
             "constrained": False,
         }
-    activation = cross_encoder_activation(path) if len(labels) == 1 else None
-    if activation in SIGMOIDS:
-        return {"name": "rerank", "labels": ["score"], "max_length": positions}
+    reads: dict[str, Any] = {"max_length": positions}
+    cross = read_cross_encoder(path, outputs=len(labels))
+    if cross is not None:
+        limit = min(cross.max_seq_length or tokenizer.model_max_length, positions)
+        reads = {"max_length": limit, "long_docs": "truncate"}
+        if len(labels) == 1 and cross.has_sigmoid:
+            return {"name": "rerank", "labels": ["score"]} | reads
+        if len(labels) == 1:
+            return {"name": "classify", "labels": labels, "problem": "regression"} | reads
     kind = "single" if problem is None else PROBLEM_TYPES[problem]
-    task = {"name": "classify", "labels": labels, "max_length": positions, "problem": kind}
     if kind == "single" and len(labels) == 1:
-        task |= {"problem": "regression", "sigmoid": activation is None}
-    return task
+        reads |= {"problem": "regression", "sigmoid": True}
+    return {"name": "classify", "labels": labels, "problem": kind} | reads
 
 
 def start_from(

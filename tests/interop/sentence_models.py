@@ -22,12 +22,15 @@ HIDDEN = SHAPE["hidden_size"]
 PROMPTS = {"query": "the cat likes ", "passage": "A dog: "}
 
 
-def bert_directory(out: Path, tokenizer_dir: Path, *, lowercase: bool = True) -> Path:
-    """A random BERT of transformers with a tokenizer of 64 tokens."""
+def bert_directory(
+    out: Path, tokenizer_dir: Path, *, lowercase: bool = True, outputs: int | None = None, **changes: Any
+) -> Path:
+    """A random BERT of transformers with a tokenizer of 64 tokens; with `outputs` a classifier."""
     shutil.copytree(tokenizer_dir, out)
     vocabulary = len((tokenizer_dir / "vocab.txt").read_text().splitlines())
-    shape = SHAPE | {"vocab_size": vocabulary, "max_position_embeddings": 64}
-    model = transformers.BertModel(transformers.BertConfig(**shape))
+    shape = SHAPE | {"vocab_size": vocabulary, "max_position_embeddings": 64} | changes
+    kind = transformers.BertModel if outputs is None else transformers.BertForSequenceClassification
+    model = kind(transformers.BertConfig(**shape | ({} if outputs is None else {"num_labels": outputs})))
     redraw(model)
     model.save_pretrained(out)
     if not lowercase:

@@ -108,6 +108,18 @@ def test_texts_are_cut_where_they_cut_them(
     assert warnings == [f"{cut} of 7 texts were cut to 9 tokens"]
 
 
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_old_versions_named_the_limits_after_the_encoder(kind: str, tokenizer_dir: Path, tmp_path: Path) -> None:
+    bert, directory = bert_directory(tmp_path / "bert", tokenizer_dir, lowercase=False), tmp_path / "model"
+    saved(bert, directory, Pooling(HIDDEN))
+    usual = directory / "sentence_bert_config.json"
+    change(usual, lambda _: {"max_seq_length": 9, "do_lower_case": True})
+    usual.rename(directory / f"sentence_{kind}_config.json")
+    model = theirs(directory)
+    assert model.max_seq_length == 9
+    assert_equal_vectors(bertsmith.load(directory, device="cpu").embed(TEXTS), model.encode(TEXTS))
+
+
 def test_texts_are_cut_on_the_left_if_the_tokenizer_says_so(bert: Path, tmp_path: Path) -> None:
     saved(bert, tmp_path / "model", Pooling(HIDDEN))
     right = bertsmith.load(tmp_path / "model", device="cpu").embed([LONG])

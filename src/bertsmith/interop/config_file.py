@@ -16,9 +16,9 @@ from bertsmith.config.encoder import EncoderConfig, shape_problem
 from bertsmith.config.families import FAMILIES, read_fields, to_hf
 from bertsmith.errors import InputError, listing
 from bertsmith.files import read_json
+from bertsmith.interop.cross_encoder import SIGMOIDS
 from bertsmith.interop.decoders import is_seq2seq
 from bertsmith.interop.families import architecture
-from bertsmith.interop.sentence_transformers import SIGMOIDS
 
 PROBLEM_TYPES = {
     "single_label_classification": "single",

@@ -1,14 +1,15 @@
 """The files by which sentence-transformers knows how a directory turns texts into vectors: read and written.
 
     modules.json                       which modules, in which order: Transformer, Pooling, Dense …, Normalize
-    sentence_bert_config.json          where texts are cut, and whether they are lower-cased first
+    sentence_bert_config.json          where texts are cut, and whether they are lower-cased first; of old versions also
+                                       sentence_roberta_config.json …
     config_sentence_transformers.json  prompts, similarity
     1_Pooling/config.json              how token vectors become one
     2_Dense/config.json, weights       a linear map after it
 
-Not here: what the modules compute (`models.sentence`), and the encoder and tokenizer of the same directory (`bundle`).
-Modules are told by the last part of their class name; no class is imported by a name that a file gives. What cannot be
-computed exactly is refused.
+Not here: what the modules compute (`models.sentence`), what a `CrossEncoder` answers (`interop.cross_encoder`), and the
+encoder and tokenizer of the same directory (`bundle`). Modules are told by the last part of their class name; no class
+is imported by a name that a file gives. What cannot be computed exactly is refused.
 """
 
 from __future__ import annotations
@@ -27,6 +28,16 @@ from bertsmith.models.sentence import SentenceModules
 
 MODULES = "modules.json"
 TRANSFORMER_CONFIG = "sentence_bert_config.json"
+TRANSFORMER_CONFIGS = (
+    TRANSFORMER_CONFIG,
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""Old versions named it after the encoder; the first that is there and not empty counts."""
 MODEL_CONFIG = "config_sentence_transformers.json"
 
 FLAGS = {
@@ -50,9 +61,6 @@ ACTIVATIONS = {
 """Class of torch -> our name. Files may also say `torch.nn.Tanh`."""
 
 
-SIGMOIDS = ("torch.nn.modules.activation.Sigmoid", "torch.nn.Sigmoid")
-
-
 def read_sentence_modules(directory: Path) -> SentenceModules | None:
     """What the files of `directory` say; None if it is no directory of a `SentenceTransformer`.
 
@@ -62,7 +70,7 @@ def read_sentence_modules(directory: Path) -> SentenceModules | None:
     file = directory / MODULES
     if not file.is_file():
         return None
-    model = _optional(directory / MODEL_CONFIG)
+    model = optional(directory / MODEL_CONFIG)
     if model.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         return None  # a CrossEncoder or SparseEncoder makes no vectors of texts; its BERT is like any other
     entries = _entries(file)
@@ -84,24 +92,8 @@ def read_sentence_modules(directory: Path) -> SentenceModules | None:
             width = len(dense[-1].weight)
         elif name != "Dropout":  # which does nothing once training is over
             raise _refusal(f'unknown module "{name}"', file=file, field="type")
-    settings = _read_transformer(directory / TRANSFORMER_CONFIG)
-    return SentenceModules(
-        pooling=pooling, dense=tuple(dense), normalize=normalize, **settings, **_model(model, directory / MODEL_CONFIG)
-    )
-
-
-def cross_encoder_activation(directory: Path) -> str | None:
-    """What the `CrossEncoder` of a directory makes of its logit, a class of torch; None if the files tell of none."""
-    model, config = _optional(directory / MODEL_CONFIG), _optional(directory / "config.json")
-    wrote = model.get("model_type") == "CrossEncoder"
-    stored = config.get("sentence_transformers")
-    found = (
-        model.get("activation_fn") if wrote else None,
-        stored.get("activation_fn") if isinstance(stored, dict) else None,
-        config.get("sbert_ce_default_activation_function"),
-        SIGMOIDS[0] if wrote else None,
-    )
-    return next((name for name in found if isinstance(name, str)), None)
+    settings = read_transformer(directory) | read_prompts(model, directory / MODEL_CONFIG)
+    return SentenceModules(pooling=pooling, dense=tuple(dense), normalize=normalize, **settings)
 
 
 def _refusal(message: str, *, file: Path, field: str) -> InputError:
@@ -137,12 +129,13 @@ def _object(file: Path) -> dict[str, Any]:
     return content
 
 
-def _optional(file: Path) -> dict[str, Any]:
+def optional(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`; empty if there is none."""
     return _object(file) if file.is_file() else {}
 
 
 def _hidden_size(directory: Path) -> int | None:
-    size = _optional(directory / "config.json").get("hidden_size")
+    size = optional(directory / "config.json").get("hidden_size")
     return size if isinstance(size, int) else None
 
 
@@ -217,10 +210,14 @@ def _read_dense(folder: Path, *, inputs: int) -> Projection:
     return Projection(tensors["linear.weight"].float(), None if bias is None else bias.float(), names[activation])
 
 
-def _read_transformer(file: Path) -> dict[str, Any]:
+def read_transformer(
+    directory: Path, *, task: str = "feature-extraction", output: str = "token_embeddings"
+) -> dict[str, Any]:
     """`max_seq_length` and `do_lower_case`; version 6 may hold the first among the tokenizer's arguments."""
-    values = _optional(file)
-    known = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
+    files = [directory / name for name in TRANSFORMER_CONFIGS]
+    file = next((file for file in files if optional(file)), files[0])
+    values = optional(file)
+    known = {"transformer_task": task, "module_output_name": output}
     for name, value in known.items():
         if values.get(name) not in (None, value):
             raise _refusal(f"is {values[name]!r}, not {value!r}", file=file, field=name)
@@ -239,7 +236,8 @@ def _read_transformer(file: Path) -> dict[str, Any]:
     return {"max_seq_length": limit, "do_lower_case": _flag(values, "do_lower_case", file=file)}
 
 
-def _model(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def read_prompts(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Prompts, the default one, similarity and `truncate_dim` of `config_sentence_transformers.json`."""
     prompts = values.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
         raise InputError("not a table of names and texts", file=file, field="prompts")

@@ -306,6 +306,9 @@ def known_task(path: Path, model: Bert, tokenizer: TextTokenizer) -> dict[str, A
             return {"name": "rerank", "labels": ["score"]} | reads
         if len(labels) == 1:
             return {"name": "classify", "labels": labels, "problem": "regression"} | reads
+    if problem == "regression" and len(labels) > 1:
+        message = f"a regression has one output here, this model has {len(labels)}; left out, they are read as classes"
+        raise InputError(message, file=path / "config.json", field="problem_type")
     kind = "single" if problem is None else PROBLEM_TYPES[problem]
     if kind == "single" and len(labels) == 1:
         reads |= {"problem": "regression", "sigmoid": True}

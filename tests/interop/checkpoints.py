@@ -23,7 +23,7 @@ def vocabulary_size(tokenizer_dir: Path) -> int:
 def their_model(name: str, tokenizer_dir: Path, **changes: object) -> transformers.PreTrainedModel:
     shape = SHAPE | {"vocab_size": vocabulary_size(tokenizer_dir)} | changes
     labels = {} if name == "BertForQuestionAnswering" else {"num_labels": 5}
-    model = getattr(transformers, name)(transformers.BertConfig(**shape, **labels)).eval()
+    model = getattr(transformers, name)(transformers.BertConfig(**(labels | shape))).eval()
     redraw(model)
     return model
 

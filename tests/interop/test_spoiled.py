@@ -73,12 +73,12 @@ def cut(path: Path, share: float) -> None:
     path.write_bytes(content[: int(len(content) * share)])
 
 
-def spoil_classifier(directory: Path) -> None:
+def spoil_classifier(directory: Path, *, problem: str = "nonsense") -> None:
     size = SHAPE["hidden_size"]
     head = {"classifier.weight": torch.zeros(3, size), "classifier.bias": torch.zeros(3)}
     pooler = {"bert.pooler.dense.weight": torch.zeros(size, size), "bert.pooler.dense.bias": torch.zeros(size)}
     spoil_state(directory, lambda state: state.update(head | pooler))
-    spoil_config(directory, problem_type="nonsense", architectures=["BertForSequenceClassification"])
+    spoil_config(directory, problem_type=problem, architectures=["BertForSequenceClassification"])
 
 
 KEY = "bert.encoder.layer.1.output.dense.weight"
@@ -133,6 +133,10 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
         f"tensor {TOKENS} has shape ()",
     ),
     "an unknown problem": (spoil_classifier, 'field "problem_type"'),
+    "a regression of several numbers": (
+        lambda d: spoil_classifier(d, problem="regression"),
+        'field "problem_type": a regression has one output here, this model has 3',
+    ),
     "JSON nested without end": (
         lambda d: (d / "config.json").write_text("[" * 100_000 + "]" * 100_000),
         "nested too deeply",

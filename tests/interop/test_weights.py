@@ -129,7 +129,8 @@ def test_extra_heads_are_left_out_and_listed_and_a_head_without_weights_is_named
 def test_a_classifier_of_another_problem_answers_as_its_config_says(
     problem: str, tokenizer_dir: Path, tmp_path: Path, capsys
 ) -> None:
-    theirs = their_model("BertForSequenceClassification", tokenizer_dir)
+    outputs = {"num_labels": 1} if problem == "regression" else {}
+    theirs = their_model("BertForSequenceClassification", tokenizer_dir, **outputs)
     theirs.config.problem_type = problem
     save(theirs, tokenizer_dir, tmp_path / "theirs")
     convert(ConvertOptions(src=str(tmp_path / "theirs"), out=tmp_path / "ours"))

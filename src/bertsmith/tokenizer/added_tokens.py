@@ -44,20 +44,67 @@ class AddedTokens:
     """The ids that `added_tokens_decoder` gives."""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> AddedTokens:
-        """Those of a tokenizer_config.json; raises `InputError` where it has another form."""
-        roles = {role: _token(config.get(role) or name, field=role) for role, name in SPECIAL_TOKENS.items()}
+    def of(cls, config: Mapping[str, Any], defaults: Mapping[str, Any] = SPECIAL_TOKENS) -> AddedTokens:
+        """Those of a tokenizer_config.json; raises `InputError` where it has another form.
+
+        `defaults`: role to token, where the file names none.
+        """
+        roles = {role: _token(config.get(role) or token, field=role) for role, token in defaults.items()}
         further = [_token(config[role], field=role) for role in FURTHER_ROLES if config.get(role)]
         for field in LISTS:
             entries = config.get(field) or []
+            if isinstance(entries, dict):
+                entries = list(entries.values())  # transformers 5 gives some of them names
             if not isinstance(entries, list):
                 raise InputError(f"a list of tokens is needed, not {json.dumps(entries)[:40]}", field=field)
             further += [_token(entry, field=field) for entry in entries]
         special = [*further, *roles.values()]
         ids, tokens = _numbered(config.get(DECODER) or {}, special={token.content for token in special})
-        for token in special:
-            tokens.setdefault(token.content, token)
+        tokens |= {token.content: token for token in special if token.content not in ids}
         return cls({role: token.content for role, token in roles.items()}, list(tokens.values()), ids)
+
+    def add_to(self, tokenizer: Tokenizer) -> bool:
+        """Add those that a tokenizer.json lacks, as transformers does; False if it has all of them.
+
+        Flags in `added_tokens_decoder` count more than its own; a role that is in no vocabulary is left out.
+        Raises `InputError` as `check_ids`.
+        """
+        vocabulary = tokenizer.get_vocab()
+        known = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
+        changed = []
+        for token in self.tokens:
+            before = known.get(token.content)
+            if before is None:
+                if {token.content} & {*vocabulary, *self.ids} or token.content not in self.names.values():
+                    changed.append(token)
+            elif token.content in self.ids:
+                changed += [token] if repr(token) != repr(before) else []
+            elif not before.special:
+                before.special = True
+                changed.append(before)
+        tokenizer.add_tokens(changed)
+        self.check_ids(tokenizer, vocabulary)
+        return bool(changed)
+
+    def settings(self, config: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+        """What `config` says of them, in the form that every transformers reads once tokenizer.json has the flags.
+
+        Tokens by name; where some have ids, the flags of all of them, as it then looks nowhere else.
+        """
+        values: dict[str, Any] = dict(self.names)
+        for field in (*FURTHER_ROLES, *LISTS):
+            entry = config.get(field)
+            if isinstance(entry, list):
+                values[field] = [_token(token, field=field).content for token in entry]
+            elif entry and field in FURTHER_ROLES:
+                values[field] = _token(entry, field=field).content
+        if self.ids:
+            tokens = sorted(tokenizer.get_added_tokens_decoder().items())
+            values[DECODER] = {
+                str(number): {"content": token.content} | {flag: getattr(token, flag) for flag in _FLAGS}
+                for number, token in tokens
+            }
+        return values
 
     def check_ids(self, tokenizer: Tokenizer, vocabulary: Mapping[str, int]) -> None:
         """Raise `InputError` if a token got another id than the file gives it, or the id of a piece."""

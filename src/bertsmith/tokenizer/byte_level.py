@@ -11,15 +11,15 @@ Byte-level BPE: Radford et al. 2019, section 2.2. Not here: tokenizer.json, whic
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from bertsmith.errors import InputError, listing
-from bertsmith.tokenizer.added_tokens import token_name
+from bertsmith.tokenizer.added_tokens import AddedTokens
 from bertsmith.tokenizer.bert import SPECIAL_TOKENS
+from bertsmith.tokenizer.vocabulary import switch
 
 PIECES, MERGES = "vocab.json", "merges.txt"
 
@@ -49,7 +49,7 @@ def default_names(tokenizer: Tokenizer) -> dict[str, str]:
     return ROBERTA_TOKENS if is_roberta else SPECIAL_TOKENS
 
 
-def byte_level_tokenizer(pieces: Path, merges: Path, config: Mapping[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+def byte_level_tokenizer(pieces: Path, merges: Path, config: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
     """RoBERTa's tokenizer from its two files, and `config` with the special tokens filled in.
 
     `<s> A </s>` or `<s> A </s></s> B </s>`, all of type 0. Raises `InputError`: with a file for what is wrong in it,
@@ -64,32 +64,34 @@ def byte_level_tokenizer(pieces: Path, merges: Path, config: Mapping[str, Any]) 
         )
     if not merges.is_file():
         raise InputError(f"is missing, {PIECES} stands beside it", file=merges)
-    has_prefix_space = config.get("add_prefix_space", False)
-    if not isinstance(has_prefix_space, bool):
-        raise InputError(f"true or false is needed, not {has_prefix_space!r}", field="add_prefix_space")
+    has_prefix_space = switch(config, "add_prefix_space", default=False)
+    trims_offsets = switch(config, "trim_offsets")
+    config = {"bos_token": "<s>", "eos_token": "</s>"} | config
+    mask = config.get("mask_token") or ROBERTA_TOKENS["mask_token"]
+    if isinstance(mask, str):  # as transformers 4 and fairseq; transformers 5 keeps the space before it as a piece
+        mask = {"content": mask, "lstrip": True}
+    added = AddedTokens.of(config | {"mask_token": mask}, ROBERTA_TOKENS)
     try:
         tokenizer = Tokenizer(models.BPE.from_file(str(pieces), str(merges)))
     except Exception as error:  # tokenizers raises this bare class, whatever is wrong
         raise InputError(f"not a vocabulary with the merges beside it ({error})", file=pieces) from None
-    names = {
-        role: token_name(config.get(role) or token, file="tokenizer_config.json")
-        for role, token in ROBERTA_TOKENS.items()
-    }
-    missing = [f"{role} {token}" for role, token in names.items() if tokenizer.token_to_id(token) is None]
+    vocabulary = tokenizer.get_vocab()
+    missing = [
+        f"{role} {token}"
+        for role, token in added.names.items()
+        if token not in vocabulary and (role == "unk_token" or token not in added.ids)
+    ]
     if missing:
         raise InputError(f"{listing(missing)}: not in the vocabulary", file=pieces)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=has_prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
-    ids = tokenizer.get_vocab()
-    separator, first = ((names[role], ids[names[role]]) for role in ("sep_token", "cls_token"))
-    tokenizer.post_processor = processors.RobertaProcessing(
-        separator, first, trim_offsets=True, add_prefix_space=has_prefix_space
+    tokenizer.add_tokens(added.tokens)
+    added.check_ids(tokenizer, vocabulary)
+    separator, first = (
+        (added.names[role], tokenizer.token_to_id(added.names[role])) for role in ("sep_token", "cls_token")
     )
-    tokenizer.add_special_tokens(
-        [
-            AddedToken(token, special=True, normalized=False, lstrip=role == "mask_token")
-            for role, token in names.items()
-        ]
+    tokenizer.post_processor = processors.RobertaProcessing(
+        separator, first, trim_offsets=trims_offsets, add_prefix_space=has_prefix_space
     )
     given = {key: value for key, value in config.items() if value is not None}
-    return tokenizer, {"tokenizer_class": "RobertaTokenizer"} | given | names
+    return tokenizer, {"tokenizer_class": "RobertaTokenizer"} | given | added.settings(config, tokenizer)

@@ -73,7 +73,7 @@ def vocabulary_tokenizer(file: Path, config: Mapping[str, Any]) -> tuple[Tokeniz
     Raises `InputError`: with `file` for what is wrong in the vocabulary, with a field for a wrong setting.
     """
     _check_class(config)
-    if not _switch(config, "do_basic_tokenize"):
+    if not switch(config, "do_basic_tokenize"):
         raise InputError("texts without basic tokenization cannot be read; leave it out", field="do_basic_tokenize")
     never_split = config.get("never_split") or []
     if not isinstance(never_split, list) or not all(isinstance(entry, str) for entry in never_split):
@@ -81,8 +81,8 @@ def vocabulary_tokenizer(file: Path, config: Mapping[str, Any]) -> tuple[Tokeniz
     longest = config.get("max_input_chars_per_word", LONGEST_WORD)
     if isinstance(longest, bool) or not isinstance(longest, int) or longest < 1:
         raise _wrong(longest, "max_input_chars_per_word", "a number of at least 1")
-    lowercase, chinese_chars = _switch(config, "do_lower_case"), _switch(config, "tokenize_chinese_chars")
-    strip_accents = None if config.get("strip_accents") is None else _switch(config, "strip_accents")
+    lowercase, chinese_chars = switch(config, "do_lower_case"), switch(config, "tokenize_chinese_chars")
+    strip_accents = None if config.get("strip_accents") is None else switch(config, "strip_accents")
     added = AddedTokens.of(config)
     vocabulary = read_vocabulary(file)
     missing = [
@@ -114,7 +114,7 @@ def vocabulary_tokenizer(file: Path, config: Mapping[str, Any]) -> tuple[Tokeniz
     added.check_ids(tokenizer, vocabulary)
     settings = tokenizer_config(tokenizer, never_split=never_split)
     given = {key: value for key, value in config.items() if value is not None}
-    complete = settings | {"clean_up_tokenization_spaces": False} | given | added.names
+    complete = settings | {"clean_up_tokenization_spaces": False} | given | added.settings(config, tokenizer)
     if settings["tokenizer_class"] == READS_TOKENIZER_JSON:
         complete["tokenizer_class"] = READS_TOKENIZER_JSON
     return tokenizer, complete
@@ -130,9 +130,9 @@ def _check_class(config: Mapping[str, Any]) -> None:
         )
 
 
-def _switch(config: Mapping[str, Any], key: str) -> bool:
-    """A switch that is on unless the configuration turns it off."""
-    value = config.get(key, True)
+def switch(config: Mapping[str, Any], key: str, *, default: bool = True) -> bool:
+    """A switch of the configuration, `default` where it says nothing. Raises `InputError`."""
+    value = config.get(key, default)
     if not isinstance(value, bool):
         raise _wrong(value, key, "true or false")
     return value

@@ -16,6 +16,7 @@ from bertsmith.errors import InputError
 from bertsmith.tokenizer.added_tokens import token_name
 from bertsmith.tokenizer.bert import READS_TOKENIZER_JSON
 from bertsmith.tokenizer.byte_level import WORD_MARKS, default_names
+from bertsmith.tokenizer.plain import without_special_pieces
 from bertsmith.tokenizer.windows import Truncation, check_windows
 from bertsmith.tokenizer.words import refuse_surrogates
 
@@ -42,25 +43,30 @@ class TextTokenizer:
     A text with a lone surrogate raises `InputError`.
     """
 
-    def __init__(self, content: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, content: str, config: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> None:
         """`content` is that of tokenizer.json, `config` that of tokenizer_config.json.
+
+        `tokenizer`: what `content` says, where it is at hand; from now on it is this one's own.
 
         Raises `InputError` if they do not make a tokenizer that adds `[CLS]` and `[SEP]` and knows `[MASK]`.
         """
         self.content, self.config = content, dict(config)
-        self._plain = self._made()
-        self._plain.encode_special_tokens = True
+        made = parsed(content) if tokenizer is None else tokenizer
+        if not _has_segments(self.config) and any(made.encode("", "").type_ids):
+            content = _one_segment(content)
+            made = parsed(content)
+        self._special = made
         self.model_max_length = _model_max_length(self.config)
         """Most tokens of a sequence, special tokens included; `NO_LIMIT` if the directory names none."""
         self.special_tokens = {
             role: token_name(self.config.get(role) or default, file=CONFIG)
-            for role, default in default_names(self._plain).items()
+            for role, default in default_names(self._special).items()
         }
         """Role to token: `{"pad_token": "[PAD]", …}`."""
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             self._id(role, token) for role, token in self.special_tokens.items()
         )
-        added = self._plain.get_added_tokens_decoder()
+        added = self._special.get_added_tokens_decoder()
         self.special_ids = tuple(
             sorted(
                 {self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id}
@@ -68,16 +74,14 @@ class TextTokenizer:
             )
         )
         """Ids that masking and random replacement leave alone, ascending."""
+        names = {self.token(number) for number in self.special_ids}
+        # A second one: flipping the switch of the first is not thread-safe.
+        self._plain = parsed(without_special_pieces(content, self._special, names))
+        self._plain.encode_special_tokens = True
         self._check_special_tokens()
 
-    def _made(self) -> Tokenizer:
-        made = _parsed(self.content)
-        if _has_segments(self.config) or not any(made.encode("", "").type_ids):
-            return made
-        return _parsed(_one_segment(self.content))
-
     def _id(self, role: str, token: str) -> int:
-        number = self._plain.token_to_id(token)
+        number = self._special.token_to_id(token)
         if number is None:
             raise InputError(f'{role} "{token}" is not in the vocabulary; name the right token in {CONFIG}')
         return number
@@ -96,10 +100,6 @@ class TextTokenizer:
         return TextTokenizer, (self.content, self.config)
 
     @cached_property
-    def _special(self) -> Tokenizer:
-        return self._made()  # a second one: flipping the switch of the first is not thread-safe
-
-    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of tokenizer.json, in hexadecimal: equal for tokenizers that encode alike."""
         return hashlib.sha256(self.content.encode()).hexdigest()
@@ -108,7 +108,7 @@ class TextTokenizer:
     def _truncating(self) -> Callable[..., Tokenizer]:
         @lru_cache(maxsize=8)  # one for each setting: changing that of a shared one is not thread-safe
         def tokenizer(*, allow_special: bool, **setting: Any) -> Tokenizer:
-            made = self._made()
+            made = parsed((self._special if allow_special else self._plain).to_str())
             made.encode_special_tokens = not allow_special
             made.enable_truncation(**setting)
             return made
@@ -118,7 +118,7 @@ class TextTokenizer:
     @cached_property
     def vocab_size(self) -> int:
         """One more than the highest id: the number of pieces, special tokens included, unless ids are left out."""
-        return max(self._plain.get_vocab().values()) + 1
+        return max(self._special.get_vocab().values()) + 1
 
     def encode_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without `[CLS]` and `[SEP]`. `["un able"] -> [[4895, 2583]]`."""
@@ -189,22 +189,22 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `ids`: pieces joined, spaces before punctuation removed."""
-        return self._plain.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return self._special.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     @cached_property
     def ids(self) -> list[int]:
         """Every id that a piece has, ascending: a vocabulary with a line twice has gaps."""
-        return sorted(self._plain.get_vocab().values())
+        return sorted(self._special.get_vocab().values())
 
     def begins_word(self, piece: str) -> bool:
         """Whether `piece` begins a word: `ing` of WordPiece does, `##ing` not; `Ġing` of byte-level BPE, `ing` not."""
-        is_wordpiece = isinstance(self._plain.model, models.WordPiece)
+        is_wordpiece = isinstance(self._special.model, models.WordPiece)
         return not piece.startswith("##") if is_wordpiece else piece.startswith(WORD_MARKS)
 
     def word(self, number: int) -> str:
         """The text of a piece, without the mark that says whether it begins a word."""
         piece = self.token(number)
-        if number in self.special_ids or isinstance(self._plain.model, models.WordPiece):
+        if number in self.special_ids or isinstance(self._special.model, models.WordPiece):
             return piece.removeprefix("##")
         return self.decode([number]).strip() or piece
 
@@ -223,11 +223,11 @@ class TextTokenizer:
 
     def token_id(self, token: str) -> int | None:
         """The id of this piece, written as in the vocabulary; None if it is not one."""
-        return self._plain.token_to_id(token)
+        return self._special.token_to_id(token)
 
     def token(self, number: int) -> str:
         """The piece with this id; `KeyError` if there is none."""
-        token = self._plain.id_to_token(number)
+        token = self._special.id_to_token(number)
         if token is None:
             raise KeyError(number)
         return token
@@ -241,13 +241,14 @@ class TextTokenizer:
         files.write_file(directory / TOKENIZER, self.content)
         files.write_file(directory / CONFIG, files.to_json(self.config))
         files.write_file(directory / SPECIAL_TOKENS_MAP, files.to_json(self.special_tokens))
-        vocabulary = self._plain.get_vocab(with_added_tokens=False)
+        vocabulary = self._special.get_vocab(with_added_tokens=False)
         pieces = sorted(vocabulary, key=vocabulary.__getitem__)
-        if isinstance(self._plain.model, models.WordPiece) and len(pieces) == vocabulary[pieces[-1]] + 1:
+        if isinstance(self._special.model, models.WordPiece) and len(pieces) == vocabulary[pieces[-1]] + 1:
             files.write_file(directory / VOCABULARY, "".join(f"{piece}\n" for piece in pieces))
 
 
-def _parsed(content: str) -> Tokenizer:
+def parsed(content: str) -> Tokenizer:
+    """The tokenizer of a tokenizer.json. Raises `InputError`."""
     try:
         return Tokenizer.from_str(content)
     except Exception as error:  # tokenizers raises this bare class, whatever is wrong

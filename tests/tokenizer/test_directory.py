@@ -267,7 +267,8 @@ def test_what_is_not_a_tokenizer_is_refused_with_the_reason(tmp_path: Path) -> N
         edit(tmp_path / "tokenizer_config.json", model_max_length=value)
         refused("model_max_length")
     edit(tmp_path / "tokenizer_config.json", model_max_length=64, mask_token=7)
-    refused("not by a string")
+    (tmp_path / "special_tokens_map.json").unlink()
+    refused('field "mask_token": a token is a string')
     edit(tmp_path / "tokenizer_config.json", mask_token="[MASK]")
     load_tokenizer(tmp_path)
 
@@ -291,7 +292,8 @@ def test_a_tokenizer_that_adds_no_ends_or_knows_no_mask_is_refused(tmp_path: Pat
     path.write_text(good, encoding="utf-8")
     edit(path, added_tokens=json.loads(good)["added_tokens"][:4])
     with pytest.raises(InputError, match=r"\[MASK\] is not among its added_tokens"):
-        load_tokenizer(tmp_path)
+        TextTokenizer(path.read_text(encoding="utf-8"), {})
+    assert load_tokenizer(tmp_path).encode("[MASK]", allow_special=True).ids == [2, 4, 3], "told by the configuration"
 
 
 def test_a_changed_byte_is_noticed_where_a_manifest_lists_the_files(tmp_path: Path) -> None:

@@ -69,19 +69,20 @@ class AddedTokens:
         Flags in `added_tokens_decoder` count more than its own; a role that is in no vocabulary is left out.
         Raises `InputError` as `check_ids`.
         """
-        vocabulary = tokenizer.get_vocab()
         known = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
         changed = []
         for token in self.tokens:
             before = known.get(token.content)
             if before is None:
-                if {token.content} & {*vocabulary, *self.ids} or token.content not in self.names.values():
+                is_missing = tokenizer.token_to_id(token.content) is None and token.content not in self.ids
+                if not is_missing or token.content not in self.names.values():
                     changed.append(token)
             elif token.content in self.ids:
                 changed += [token] if repr(token) != repr(before) else []
             elif not before.special:
                 before.special = True
                 changed.append(before)
+        vocabulary = tokenizer.get_vocab() if changed else {}  # slow where it is large
         tokenizer.add_tokens(changed)
         self.check_ids(tokenizer, vocabulary)
         return bool(changed)
@@ -108,7 +109,7 @@ class AddedTokens:
 
     def check_ids(self, tokenizer: Tokenizer, vocabulary: Mapping[str, int]) -> None:
         """Raise `InputError` if a token got another id than the file gives it, or the id of a piece."""
-        last = max(vocabulary.values())
+        last = max(vocabulary.values(), default=-1)
         for token in self.tokens:
             number = tokenizer.token_to_id(token.content)
             assigned = self.ids.get(token.content, number)

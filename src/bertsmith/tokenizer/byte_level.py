@@ -87,9 +87,8 @@ def byte_level_tokenizer(pieces: Path, merges: Path, config: dict[str, Any]) -> 
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_tokens(added.tokens)
     added.check_ids(tokenizer, vocabulary)
-    separator, first = (
-        (added.names[role], tokenizer.token_to_id(added.names[role])) for role in ("sep_token", "cls_token")
-    )
+    ids = tokenizer.get_vocab()
+    separator, first = ((added.names[role], ids[added.names[role]]) for role in ("sep_token", "cls_token"))
     tokenizer.post_processor = processors.RobertaProcessing(
         separator, first, trim_offsets=trims_offsets, add_prefix_space=has_prefix_space
     )

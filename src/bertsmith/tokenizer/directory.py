@@ -24,19 +24,20 @@ from tokenizers import Tokenizer
 
 from bertsmith import files
 from bertsmith.errors import InputError
-from bertsmith.tokenizer.added_tokens import DECODER, FURTHER_ROLES, LISTS, numbered_by_file
+from bertsmith.tokenizer.added_tokens import DECODER, FURTHER_ROLES, LISTS, AddedTokens, numbered_by_file
 from bertsmith.tokenizer.bert import SPECIAL_TOKENS, tokenizer_config
 from bertsmith.tokenizer.byte_level import (
     MERGES,
     PIECES,
     SENTENCEPIECE,
     byte_level_tokenizer,
+    default_names,
 )
-from bertsmith.tokenizer.text_tokenizer import CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER, VOCABULARY, TextTokenizer
-from bertsmith.tokenizer.vocabulary import vocabulary_tokenizer
+from bertsmith.tokenizer.text_tokenizer import CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER, VOCABULARY, TextTokenizer, parsed
+from bertsmith.tokenizer.vocabulary import normalize_by_settings, vocabulary_tokenizer
 
 ADDED_TOKENS = "added_tokens.json"
-"""Read where an older library wrote it, beside vocab.txt alone."""
+"""Read where an older library wrote it, unless tokenizer_config.json gives added tokens their ids."""
 FILES = (TOKENIZER, CONFIG, SPECIAL_TOKENS_MAP, VOCABULARY, ADDED_TOKENS)
 
 log = logging.getLogger("bertsmith")
@@ -89,11 +90,32 @@ def load_tokenizer(directory: Path) -> TextTokenizer:
     if content.get("truncation") or content.get("padding"):
         log.info("%s: its truncation and padding are turned off", path)
         text = files.to_json({**content, "truncation": None, "padding": None})
-    config, named = _configuration(directory)
     try:
-        return TextTokenizer(text, config | {key: named[key] for key in named if key not in config})
+        return _by_settings(directory, text)
     except InputError as error:
-        raise InputError(error.message, file=path) from None
+        raise InputError(error.message, file=error.file or path, field=error.field) from None
+
+
+def _by_settings(directory: Path, text: str) -> TextTokenizer:
+    """The tokenizer of a tokenizer.json with what stands only in the files beside it, as transformers reads them."""
+    tokenizer = parsed(text)
+    config, named = _configuration(directory)
+    config = named | config if DECODER in config else config | named
+    older = directory / ADDED_TOKENS
+    try:
+        numbered = {}
+        if DECODER not in config and older.is_file():
+            known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+            content = {name: number for name, number in _object(older).items() if name not in known}
+            numbered = {DECODER: numbered_by_file(content, config, file=older)}
+        added = AddedTokens.of(config | numbered, default_names(tokenizer))
+        changes = [normalize_by_settings(tokenizer, config), added.add_to(tokenizer)]
+    except InputError as error:
+        raise InputError(error.message, file=error.file or directory / CONFIG, field=error.field) from None
+    if any(changes):
+        log.info("%s: completed by the files beside it", directory / TOKENIZER)
+        text = _content(tokenizer)
+    return TextTokenizer(text, config | added.settings(config, tokenizer), tokenizer)
 
 
 def tokenizer_from_vocabulary(file: Path, config: Mapping[str, Any]) -> TextTokenizer:

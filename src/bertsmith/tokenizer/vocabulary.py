@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from bertsmith.errors import InputError, listing
 from bertsmith.tokenizer.added_tokens import AddedTokens
@@ -29,9 +29,10 @@ from bertsmith.tokenizer.words import LONGEST_WORD
 BERT_CLASSES = (
     *("BertTokenizer", "ConvBertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "LayoutLMTokenizer"),
     *("LxmertTokenizer", "MobileBertTokenizer", "RetriBertTokenizer", "SqueezeBertTokenizer"),
-    *("PreTrainedTokenizer", "TokenizersBackend"),
 )
 """`tokenizer_class`, without "Fast", of those that read a vocab.txt with BERT's rules."""
+ANY_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend")
+"""The same of those that read any tokenizer.json as it is."""
 
 # What Rust's `trim_end` removes, and transformers with it; `str.rstrip` would remove four controls more.
 _WHITESPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
@@ -120,9 +121,35 @@ def vocabulary_tokenizer(file: Path, config: Mapping[str, Any]) -> tuple[Tokeniz
     return tokenizer, complete
 
 
+def normalize_by_settings(tokenizer: Tokenizer, config: Mapping[str, Any]) -> bool:
+    """Give the `tokenizer` of a tokenizer.json the normaliser that `config` asks for; False if it is that already.
+
+    As transformers: for a class of BERT's the settings count, those that are not there by their defaults; where no
+    class is named, only if one of them is there. A normaliser that is not BERT's stays.
+    """
+    found, name = tokenizer.normalizer, config.get("tokenizer_class")
+    if name is None and {"do_lower_case", "strip_accents", "tokenize_chinese_chars"} & config.keys():
+        name = BERT_CLASSES[0]
+    is_berts = isinstance(name, str) and name.removesuffix("Fast") in BERT_CLASSES
+    if not is_berts or not isinstance(found, normalizers.BertNormalizer):
+        return False
+    lowercase, chinese_chars = switch(config, "do_lower_case"), switch(config, "tokenize_chinese_chars")
+    strip_accents = None if config.get("strip_accents") is None else switch(config, "strip_accents")
+    wanted = (lowercase, strip_accents, chinese_chars)
+    if (found.lowercase, found.strip_accents, found.handle_chinese_chars) == wanted:
+        return False
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=found.clean_text,
+        handle_chinese_chars=chinese_chars,
+        strip_accents=strip_accents,
+        lowercase=lowercase,
+    )
+    return True
+
+
 def _check_class(config: Mapping[str, Any]) -> None:
     name = config.get("tokenizer_class") or BERT_CLASSES[0]
-    if not isinstance(name, str) or name.removesuffix("Fast") not in BERT_CLASSES:
+    if not isinstance(name, str) or name.removesuffix("Fast") not in (*BERT_CLASSES, *ANY_CLASSES):
         raise InputError(
             f"{json.dumps(name)[:60]} has rules of its own, which vocab.txt does not tell; let transformers save it, "
             "which writes tokenizer.json",

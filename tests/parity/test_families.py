@@ -220,6 +220,14 @@ def test_every_family_says_what_it_cannot_express() -> None:
         assert to_hf(other)["model_type"] == "bertsmith"
 
 
+def test_a_default_rope_is_known_by_either_name() -> None:
+    for name in ("rope_type", "type"):
+        fields = read_fields(
+            {"rope_parameters": {"full_attention": {name: "default", "rope_theta": 7.0}}}, family="modernbert"
+        )
+        assert fields["rope_theta"] == 7.0
+
+
 def test_modernbert_has_one_activation_for_all_heads() -> None:
     config = EncoderConfig(**read_fields({"classifier_activation": "relu"}, family="modernbert"))
     assert (config.pooler_activation, config.masked_lm_activation) == ("relu", "relu")
@@ -233,6 +241,14 @@ def test_modernbert_has_one_activation_for_all_heads() -> None:
         ("roberta", {"max_position_embeddings": 2}, "leaves no position"),
         ("electra", {"summary_type": "mean"}, "summary_type 'mean'"),
         ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "'yarn'"),
+        ("modernbert", {"rope_parameters": {"sliding_attention": {"type": "linear", "factor": 4.0}}}, "'linear'"),
+        (
+            "modernbert",
+            {"rope_parameters": {"rope_type": "linear", "rope_theta": 100.0}},
+            "^rope_parameters .* object for",
+        ),
+        ("modernbert", {"rope_parameters": [100.0]}, "^rope_parameters .* object for each"),
+        ("modernbert", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "^rope_scaling .* 'linear'"),
         ("modernbert", {"global_attn_every_n_layers": 0}, "global_attn_every_n_layers 0"),
     ],
 )

@@ -164,14 +164,24 @@ def _read_modernbert(values: Values) -> Values:
         or tuple("sliding_attention" if i % every else "full_attention" for i in range(layers)),
         "masked_lm_activation": values.get("classifier_activation", "gelu"),
     }
+    if values.get("rope_scaling"):
+        raise ValueError(f"rope_scaling {values['rope_scaling']!r} is not known; expected none")
     ropes = values.get("rope_parameters") or {}
+    kinds = {"full_attention", "sliding_attention"}
+    if (
+        not isinstance(ropes, dict)
+        or not ropes.keys() <= kinds
+        or not all(isinstance(r or {}, dict) for r in ropes.values())
+    ):
+        raise ValueError(f"rope_parameters {ropes!r} is not known; expected an object for each of {sorted(kinds)}")
     for ours, theirs, kind in (
         ("rope_theta", "global_rope_theta", "full_attention"),
         ("local_rope_theta", "local_rope_theta", "sliding_attention"),
     ):
         rope = ropes.get(kind) or {}
-        if rope.get("rope_type", "default") != "default" or values.get("rope_scaling"):
-            raise ValueError(f"rope_parameters of type {rope.get('rope_type')!r} are not known; expected 'default'")
+        rope_type = rope.get("rope_type", rope.get("type", "default"))  # the older name is the second
+        if rope_type != "default":
+            raise ValueError(f"rope_parameters of type {rope_type!r} are not known; expected 'default'")
         given = rope.get("rope_theta", values.get(theirs))
         if given is not None:
             fields[ours] = given

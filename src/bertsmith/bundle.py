@@ -97,7 +97,8 @@ def write_description(
     if task["name"] == "rerank" and "max_length" in task:  # a `CrossEncoder` cuts there
         tokenizer = TextTokenizer(tokenizer.content, tokenizer.config | {"model_max_length": task["max_length"]})
     tokenizer.save(directory)
-    write_file(directory / "config.json", to_json(described(model.config, model.heads, task)))
+    token_ids = {"cls_token": tokenizer.cls_id, "sep_token": tokenizer.sep_id}
+    write_file(directory / "config.json", to_json(described(model.config, model.heads, task, token_ids)))
     if sentence is not None:
         write_sentence_modules(directory, sentence, hidden_size=model.config.hidden_size)
 

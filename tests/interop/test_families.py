@@ -69,6 +69,11 @@ def test_a_classifier_of_pairs_loads_in_transformers(family: str, corpus: Path, 
     )  # fmt: skip
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    ends = [("bos_token_id", "cls_token_id"), ("eos_token_id", "sep_token_id")]
+    for name, same in [*ends, *((same, same) for _, same in ends)] if family == "modernbert" else ends:
+        assert getattr(theirs.config, name) in (None, getattr(tokenizer, same)), (
+            "its own would be beyond the vocabulary"
+        )
     encoded = tokenizer("a dog", "the bird", return_tensors="pt")
     with torch.no_grad():
         expected = theirs(**encoded).logits[0].numpy()

@@ -33,6 +33,8 @@ class Family:
     """Our field -> its name in `config.json`, where that is another."""
     missing: frozenset[str] = frozenset()
     """Fields of BERT that its `config.json` does not have."""
+    token_ids: Mapping[str, str] = field(default_factory=dict)
+    """Names of token ids in its `config.json`, with the role of each; without them transformers takes its own."""
     reading: Callable[[Values], Values] | None = None
     """What only a look at several keys tells. Raises `ValueError` for what no field can say."""
     writing: Callable[[EncoderConfig], Values] | None = None
@@ -203,6 +205,7 @@ def _write_modernbert(config: EncoderConfig) -> Values:
 _ROBERTA: dict[str, Any] = {
     "fixed": {"masked_lm_activation": "gelu"},
     "defaults": {"pad_token_id": 1},
+    "token_ids": {"bos_token_id": "cls_token", "eos_token_id": "sep_token"},
     "reading": _read_roberta,
     "writing": _write_roberta,
 }
@@ -296,6 +299,12 @@ FAMILIES: dict[str, Family] = {
             "rope_theta": "global_rope_theta",
         },
         missing=frozenset({"type_vocab_size"}),
+        token_ids={
+            "bos_token_id": "cls_token",
+            "eos_token_id": "sep_token",
+            "cls_token_id": "cls_token",
+            "sep_token_id": "sep_token",
+        },
         reading=_read_modernbert,
         writing=_write_modernbert,
     ),

@@ -78,9 +78,16 @@ def parse_config(values: dict[str, Any], *, file: Path, family: str | None = "be
         raise InputError(message, file=file, field=field) from None
 
 
-def described(config: EncoderConfig, heads: tuple[str, ...], task: Mapping[str, Any]) -> dict[str, Any]:
-    """What `config.json` says of a model: shape, class and task, whose labels become `id2label`."""
+def described(
+    config: EncoderConfig, heads: tuple[str, ...], task: Mapping[str, Any], token_ids: Mapping[str, int]
+) -> dict[str, Any]:
+    """What `config.json` says of a model: shape, class and task, whose labels become `id2label`.
+
+    `token_ids`: role to id, `{"cls_token": 2, "sep_token": 3}`, for the families that name those.
+    """
     values = to_hf(config) | {"architectures": [architecture(config.family, heads)]}
+    if values["model_type"] == config.family:
+        values |= {name: token_ids[role] for name, role in FAMILIES[config.family].token_ids.items()}
     labels = list(task.get("labels", ()))
     if labels:
         values["id2label"] = {str(i): label for i, label in enumerate(labels)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bertsmith.config.finetune import Problem
-from bertsmith.data.columns import kind_of
+from bertsmith.data.columns import FLAG, kind_of
 from bertsmith.data.text import Row, read_all_rows
 from bertsmith.errors import ErrorCollector, InputError
 
@@ -115,11 +115,11 @@ def _rows(path: Path, columns: str | None, *, labelled: bool, wanted: LabelForma
     raise min(problems, key=_missing)
 
 
-def _missing(error: InputError) -> tuple[bool, int, int]:
+def _missing(error: InputError) -> tuple[int, int, int]:
     """How much a file lacks of a column; of two columns, the one that it lacks less was meant."""
     lines = error.lines()
-    is_header = len(lines) == 1 and ": no column " in lines[0]
-    return is_header, sum(": is missing" in line for line in lines), getattr(error, "total", len(lines))
+    whole = 2 if getattr(error, "field", None) == FLAG else int(len(lines) == 1 and ": no column " in lines[0])
+    return whole, sum(": is missing" in line for line in lines), getattr(error, "total", len(lines))
 
 
 def _label(row: Row, *, is_score: bool, wanted: LabelFormat) -> Label:

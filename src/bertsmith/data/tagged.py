@@ -67,7 +67,7 @@ def read_tagged(path: Path, *, columns: str | None = None, labelled: bool = True
             continue
         first = first or (line, len(cells))
         try:
-            if labelled and columns is None and len(cells) != first[1]:
+            if labelled and columns is None and 1 < len(cells) != first[1]:
                 raise InputError(f"has {len(cells)} column(s), line {first[0]} has {first[1]}")
             words.append((line, *_word(cells, places, labelled=labelled)))
         except InputError as error:

@@ -1,9 +1,9 @@
 """Fine-tuning side by side: each task here and with transformers' Trainer, from the same encoder.
 
-Both get the same rows, cut into the same inputs, and the same epochs, batch, learning rate, length, threads and seeds;
-both models are read by the same code and judged by the same metrics. Large sets are cut to a fixed sample of 2,000
-training rows (`--full`: all) and 2,000 test rows. Beside it each side with its own defaults (the Trainer: 3 epochs,
-batch 8, 5e-5, linear without warm-up), and the Trainer with its grouping by length, whose speed alone counts.
+Both get the same rows, cut into the same inputs, and the same epochs, batch, learning rate, dropout, length, threads
+and seeds; both models are read by the same code and judged by the same metrics. Large sets are cut to a fixed sample of
+2,000 training rows (`--full`: all) and 2,000 test rows. Beside it each side with its own defaults (the Trainer: 3
+epochs, batch 8, 5e-5, linear without warm-up), and the Trainer with its grouping by length, whose speed alone counts.
 
     python benchmarks/finetune.py [--quick] [--cases sst2 …] [--seeds 3] [--threads 2] [--full] [--work DIR]
 
@@ -37,6 +37,7 @@ from bertsmith.config.prepare import PrepareOptions
 from bertsmith.config.pretrain import PretrainOptions
 from bertsmith.config.tokenizer import TokenizerOptions
 from bertsmith.data.prepare import prepare
+from bertsmith.files import read_json
 from bertsmith.tasks.base import Encoded, Task
 from bertsmith.tasks.inference import results
 from bertsmith.tasks.known import read_training, task_from_rows
@@ -184,6 +185,11 @@ class Setting:
         return OPTIONS[self.case.task](**values)
 
     @property
+    def dropout(self) -> float:
+        """What the start model's config.json has, which the Trainer follows."""
+        return float(read_json(self.start / "config.json")["hidden_dropout_prob"])
+
+    @property
     def columns(self) -> str | None:
         """`--columns` of the sampled files."""
         return None if self.chosen.quick else self.case.columns
@@ -191,7 +197,7 @@ class Setting:
     def ours(self, seed: int, *, own: bool) -> dict[str, Any]:
         """One training here, judged."""
         out = self.work / f"model-ours-{seed}"
-        report = finetune(self.options(seed, out, **({} if own else SAME)))
+        report = finetune(self.options(seed, out, **({} if own else SAME | {"dropout": self.dropout})))
         speed = report["rows"] * report["epochs"] / report["training_seconds"]
         return self.judged(out) | {"examples_per_second": speed, "learning_rate": report["learning_rate"]}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,22 @@ def work(result: dict[str, Any]) -> tuple[int, int]:
     return result["index"]["embedded"], result["index"]["removed"]
 
 
+@contextmanager
+def while_another_waits(
+    folder: Path, encoder_dir: Path, caplog: pytest.LogCaptureFixture
+) -> Iterator[tuple[SqliteStore, list[dict[str, Any]]]]:
+    """The folder's store, which this process writes while a second one waits to search; and what that one answers
+    once it may."""
+    store = SqliteStore(own_store(folder))
+    results: list[dict[str, Any]] = []
+    second = threading.Thread(target=lambda: results.append(find(folder, encoder_dir)))
+    with closing(store), store.writing(), caplog.at_level("INFO", logger="bertsmith"):
+        second.start()
+        wait_for("another process is writing", caplog, second)
+        yield store, results
+    second.join(60)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return texts(tmp_path / "texts", 24)
@@ -36,15 +53,8 @@ def test_a_second_process_waits_for_the_first_and_then_has_nothing_to_do(
     monkeypatch.setattr(logging.getLogger("bertsmith"), "propagate", True)
     find(folder, encoder_dir)
     write(folder / "new.txt", "a girl", age=HOUR_AGO + 5)
-    store = SqliteStore(own_store(folder))
-    results: list[dict[str, Any]] = []
-    second = threading.Thread(target=lambda: results.append(find(folder, encoder_dir)))
-    with store.writing(), caplog.at_level("INFO", logger="bertsmith"):
-        second.start()
-        wait_for("another process is writing", caplog, second)
+    with while_another_waits(folder, encoder_dir, caplog) as (store, results):
         assert store.passages() == 24
-    store.close()
-    second.join(60)
     assert work(results[0]) == (1, 0)
 
 
@@ -72,15 +82,9 @@ def test_who_waited_does_not_remove_what_the_other_one_added_meanwhile(
     find(folder, encoder_dir)
     write(folder / "one.txt", "a girl", age=HOUR_AGO + 5)
     model = SearchModel(SearchOptions(dir=folder, query="a girl", model=str(encoder_dir), device="cpu"))
-    store = SqliteStore(own_store(folder))
-    results: list[dict[str, Any]] = []
-    second = threading.Thread(target=lambda: results.append(find(folder, encoder_dir)))
-    with closing(store), store.writing(), caplog.at_level("INFO", logger="bertsmith"):
-        second.start()
-        wait_for("another process is writing", caplog, second)
+    with while_another_waits(folder, encoder_dir, caplog) as (store, results):
         write(folder / "two.txt", "a boy", age=HOUR_AGO + 6)
         assert update(store, folder, list_folder(folder, without=store.own_files), model=model).embedded == 2
-    second.join(60)
     assert work(results[0]) == (0, 0)
     assert results[0]["index"]["files"] == 26
     assert work(find(folder, encoder_dir)) == (0, 0)

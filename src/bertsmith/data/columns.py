@@ -49,6 +49,9 @@ class Columns:
     positions: tuple[str, ...] | None = None
     """The columns of a file without a header, in order, or `None` for a file that names its columns."""
 
+    advice: str | None = None
+    """What to do about a missing column where there is no `--columns` to give."""
+
     def locate(self, header: Sequence[str], *, file: Path, line: int | None = None) -> dict[str, int]:
         """Index of each wanted column in `header`, under our names; an optional one may be absent.
 
@@ -77,8 +80,8 @@ class Columns:
         mapping = ",".join(f"{name}=NAME" for name in advised)
         named = ",".join(dict.fromkeys([*advised, *self.needed]))
         positional = "" if line is None else f", or for a file without a header {FLAG} {named}"
-        present = listing(map(shown, header))
-        return f"{absent}; the columns are: {present}; give {FLAG} {mapping}{positional}"
+        advice = self.advice or f"give {FLAG} {mapping}{positional}"
+        return f"{absent}; the columns are: {listing(map(shown, header))}; {advice}"
 
     def refuse_header(self, cells: Sequence[str], *, file: Path) -> None:
         """Raise `InputError` if the first row holds the names of the columns that `positions` places."""
@@ -100,7 +103,7 @@ class Columns:
         for name, sources in self.sources.items():
             source = next((source for source in sources if source in row), None)
             if source is None and name in self.needed:
-                fix = f"the row has: {listing(map(shown, row))}; give {FLAG} {name}=NAME"
+                fix = f"the row has: {listing(map(shown, row))}; {self.advice or f'give {FLAG} {name}=NAME'}"
                 return InputError(f"is missing; {fix}", file=file, line=line, field=sources[0])
             if source is None or (row[source] is None and name not in self.needed):
                 continue

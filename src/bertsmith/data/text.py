@@ -11,7 +11,7 @@ Nothing is dropped or decoded with replacement: what cannot be read is an `Input
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,16 +98,18 @@ def read_rows(
     optional: Sequence[str] = (),
     columns: str | None = None,
     text_columns: Collection[str] = TEXT_COLUMNS,
+    advice: str | None = None,
 ) -> Iterator[Row]:
     """The rows of a file; `values` has the `required` columns and those of `optional` that are there.
 
     `"text|sentence"` asks for either name and stores the value as `text`. `columns` is the user's
     `--columns` (see `data.columns`). Values of .csv and .tsv are strings; of .jsonl and .parquet what
     the file has, a string for `text_columns`, never null; .txt gives its nonblank lines as `text`.
-    Raises `InputError`: at once about the file or `columns`, then at the first bad row.
+    Raises `InputError`: at once about the file or `columns`, then at the first bad row. Of a missing column it says
+    how to give `--columns`, or `advice` where the caller has no such flag.
     """
     wanted = _wanted(path, columns, required, optional, text_columns)
-    return _raising(_rows(path, wanted))
+    return _raising(_rows(path, replace(wanted, advice=advice)))
 
 
 def blank_lines(path: Path, texts: int) -> int:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertsmith.data.archives import format_of
-from bertsmith.data.columns import FLAG
-from bertsmith.data.text import Row, read_lines, read_rows
+from bertsmith.data.text import read_lines, read_rows
 from bertsmith.errors import InputError
 from bertsmith.tokenizer.words import surrogate_message
 
@@ -67,19 +66,10 @@ def _documents(file: Path) -> Iterator[Iterator[Passage]]:
     if format_of(file)[0] not in TABLES:
         yield _paragraphs(file)
         return
-    for row in _rows(file):
+    for row in read_rows(file, required=("text|sentence",), advice="rename the column to be searched to text"):
         text = row.values["text"]
         _refuse_binary(text, file=file, line=row.line)
         yield (Passage(row.line, row.line, part) for part in text.split("\n\n") if part.strip())
-
-
-def _rows(file: Path) -> Iterator[Row]:
-    try:
-        yield from read_rows(file, required=("text|sentence",))
-    except InputError as error:
-        found, advice, _ = error.message.partition(f"; give {FLAG} ")  # which `search` does not have
-        message = f"{found}; rename the column to be searched to text" if advice else found
-        raise InputError(message, file=error.file, line=error.line, field=error.field) from None
 
 
 def _paragraphs(file: Path) -> Iterator[Passage]:

@@ -3,7 +3,7 @@
 - float32 products of linear layers, by oneDNN rather than MKL (`nn.linear`), where the processor has AVX-512 and is
   not Intel's; elsewhere both sides are the same.
 - attention of many short sequences in bfloat16 (`nn.half_attention`) against `scaled_dot_product_attention`.
-- attention of a model that only answers (`engines.columns`) against the same, in float32.
+- attention of a model that only answers (`engines.tiles`) against the same, in float32.
 
 The first two are forward and backward, the last is forward alone.
 

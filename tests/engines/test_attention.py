@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import platform
+from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
+from llvmlite import binding
 from torch import Tensor
 
 from bertsmith.batch import Batch
-from bertsmith.engines import attention
+from bertsmith.engines import attention, tiles
 from bertsmith.engines.attention import ENOUGH_TOKENS, bulk_attention, fast_attention
 from bertsmith.nn.attention import ReferenceAttention, packed_attention
 
@@ -25,7 +30,7 @@ def parts_of(lengths: tuple[int, ...], *, heads: int, size: int, value_size: int
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 8, 8), (2, 32, 32), (2, 64, 64), (2, 8, 12)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 8, 8), (2, 32, 32), (2, 64, 64), (2, 7, 80), (1, 96, 16)])
 @pytest.mark.parametrize("lengths", [(1,), (3, 16, 17), (33, 5, 64, 65), (96, 127, 128, 129), (512, 300), (2,) * 50])
 def test_it_is_the_formula(lengths: tuple[int, ...], shape: tuple[int, int, int]) -> None:
     heads, size, value_size = shape
@@ -33,6 +38,49 @@ def test_it_is_the_formula(lengths: tuple[int, ...], shape: tuple[int, int, int]
     expected = ReferenceAttention()(*(part.double() for part in parts), batch, 0.0)
     found = fast_attention(*parts, batch, 0.0)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("machine", "expected"), [("x86_64", (8, 6, 2)), ("arm64", (4, 8, 3))])
+def test_it_is_the_formula_with_narrower_registers(
+    machine: str, expected: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = binding.get_host_cpu_features()
+    features["avx512f"] = False
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: features)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    spec = importlib.util.spec_from_file_location("narrower_tiles", tiles.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(narrower := importlib.util.module_from_spec(spec))
+    assert expected == (narrower.LANES, narrower.ROWS, narrower.WIDTH)
+    monkeypatch.setattr(tiles, "attend", narrower.attend)
+    for size, value_size in ((32, 32), (20, 9)):
+        parts, batch = parts_of((1, 7, 8, 50, 129), heads=2, size=size, value_size=value_size)
+        exact = ReferenceAttention()(*(part.double() for part in parts), batch, 0.0)
+        torch.testing.assert_close(fast_attention(*parts, batch, 0.0).double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_negative_scores_alone_do_not_vanish() -> None:
+    parts, batch = parts_of((5, 19, 33), heads=2, size=16, value_size=16)
+    query, key = parts[0].abs() * 40, -parts[1].abs() * 40
+    expected = ReferenceAttention()(query.double(), key.double(), parts[2].double(), batch, 0.0)
+    found = fast_attention(query, key, parts[2], batch, 0.0)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_numbers_that_are_none_stay_in_their_sequence() -> None:
+    parts, batch = parts_of((5, 19, 33), heads=2, size=16, value_size=16)
+    expected = fast_attention(*parts, batch, 0.0)
+    for part in parts:
+        part[5 + 2] = math.nan
+    found = fast_attention(*parts, batch, 0.0)
+    assert found[5:24].isnan().all()
+    assert torch.equal(found[:5], expected[:5])
+    assert torch.equal(found[24:], expected[24:])
 
 
 @torch.inference_mode()
@@ -48,12 +96,13 @@ def test_large_scores_neither_overflow_nor_vanish() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"dtype": torch.float64}, {"size": 6, "value_size": 6}, {"window": 3}, {"grad": True}, {"dtype": torch.bfloat16}],
+    [{"dtype": torch.float64}, {"window": 3}, {"grad": True}, {"dtype": torch.bfloat16}, {"turned": True}],
 )
 def test_other_inputs_go_the_usual_way(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"size": change.get("size", 8), "value_size": change.get("value_size", 8)}
-    parts, batch = parts_of((20, 7), heads=2, **sizes)
+    parts, batch = parts_of((20, 7), heads=2, size=8, value_size=8)
     parts = [part.to(change.get("dtype", torch.float32)) for part in parts]
+    if "turned" in change:
+        parts[1] = parts[1].transpose(1, 2).contiguous().transpose(1, 2)
     asked = []
 
     def watched(*arguments: Any) -> Tensor:
@@ -66,7 +115,9 @@ def test_other_inputs_go_the_usual_way(change: dict[str, Any], monkeypatch: pyte
         torch.testing.assert_close(found, packed_attention(*parts, batch, 0.0, change.get("window")))
         assert len(asked) == 1
     with torch.inference_mode():
-        wide = fast_attention(*(part.float() for part in parts), batch, 0.0, 19)  # a window over all is none
+        wide = fast_attention(
+            *(part.float().contiguous() for part in parts), batch, 0.0, 19
+        )  # a window over all is none
     assert math.isfinite(float(wide.sum()))
 
 

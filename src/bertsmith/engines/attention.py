@@ -1,4 +1,4 @@
-"""Which inputs the compiled attention takes (`engines.columns`); all others go the way of `nn.attention`."""
+"""Which inputs the compiled attention takes (`engines.tiles`); all others go the way of `nn.attention`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def fast_attention(
     """`nn.attention.packed_attention`, compiled where float32 answers are asked for on a CPU."""
     sees_all = window is None or batch.max_seqlen <= window + 1
     plain = query.dtype == torch.float32 and query.device.type == "cpu" and not torch.is_grad_enabled()
-    even = query.shape[2] % 4 == value.shape[2] % 4 == 0  # it takes four numbers of a head at a time
-    if not (plain and sees_all and even and dropout == 0.0):
+    dense = all(part.stride(2) == 1 for part in (query, key, value))
+    if not (plain and sees_all and dense and dropout == 0.0):
         return packed_attention(query, key, value, batch, dropout, window)
-    from bertsmith.engines.columns import attend  # numba is an extra
+    from bertsmith.engines.tiles import attend  # numba is an extra
 
     found = value.new_empty(value.shape)
     scale = np.float32(1 / math.sqrt(query.shape[2]))

@@ -35,9 +35,10 @@ def parts_of(lengths: tuple[int, ...], *, heads: int, size: int, value_size: int
 def test_it_is_the_formula(lengths: tuple[int, ...], shape: tuple[int, int, int]) -> None:
     heads, size, value_size = shape
     parts, batch = parts_of(lengths, heads=heads, size=size, value_size=value_size)
-    expected = ReferenceAttention()(*(part.double() for part in parts), batch, 0.0)
-    found = fast_attention(*parts, batch, 0.0)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    for window in (None, 0, 3, 16, 64, 700):
+        expected = ReferenceAttention()(*(part.double() for part in parts), batch, 0.0, window)
+        found = fast_attention(*parts, batch, 0.0, window)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -58,8 +59,10 @@ def test_it_is_the_formula_with_narrower_registers(
     monkeypatch.setattr(tiles, "attend", narrower.attend)
     for size, value_size in ((32, 32), (20, 9)):
         parts, batch = parts_of((1, 7, 8, 50, 129), heads=2, size=size, value_size=value_size)
-        exact = ReferenceAttention()(*(part.double() for part in parts), batch, 0.0)
-        torch.testing.assert_close(fast_attention(*parts, batch, 0.0).double(), exact, rtol=1e-5, atol=1e-5)
+        for window in (None, 20):
+            exact = ReferenceAttention()(*(part.double() for part in parts), batch, 0.0, window)
+            found = fast_attention(*parts, batch, 0.0, window)
+            torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -96,7 +99,7 @@ def test_large_scores_neither_overflow_nor_vanish() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"dtype": torch.float64}, {"window": 3}, {"grad": True}, {"dtype": torch.bfloat16}, {"turned": True}],
+    [{"dtype": torch.float64}, {"grad": True}, {"dtype": torch.bfloat16}, {"turned": True}],
 )
 def test_other_inputs_go_the_usual_way(change: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     parts, batch = parts_of((20, 7), heads=2, size=8, value_size=8)
@@ -111,14 +114,9 @@ def test_other_inputs_go_the_usual_way(change: dict[str, Any], monkeypatch: pyte
 
     monkeypatch.setattr(attention, "packed_attention", watched)
     with torch.set_grad_enabled(change.get("grad", False)):
-        found = fast_attention(*parts, batch, 0.0, change.get("window"))
-        torch.testing.assert_close(found, packed_attention(*parts, batch, 0.0, change.get("window")))
+        found = fast_attention(*parts, batch, 0.0)
+        torch.testing.assert_close(found, packed_attention(*parts, batch, 0.0))
         assert len(asked) == 1
-    with torch.inference_mode():
-        wide = fast_attention(
-            *(part.float().contiguous() for part in parts), batch, 0.0, 19
-        )  # a window over all is none
-    assert math.isfinite(float(wide.sum()))
 
 
 @torch.inference_mode()

@@ -21,16 +21,16 @@ def fast_attention(
     query: Tensor, key: Tensor, value: Tensor, batch: Batch, dropout: float, window: int | None = None
 ) -> Tensor:
     """`nn.attention.packed_attention`, compiled where float32 answers are asked for on a CPU."""
-    sees_all = window is None or batch.max_seqlen <= window + 1
     plain = query.dtype == torch.float32 and query.device.type == "cpu" and not torch.is_grad_enabled()
     dense = all(part.stride(2) == 1 for part in (query, key, value))
-    if not (plain and sees_all and dense and dropout == 0.0):
+    if not (plain and dense and dropout == 0.0):
         return packed_attention(query, key, value, batch, dropout, window)
     from bertsmith.engines.tiles import attend  # numba is an extra
 
     found = value.new_empty(value.shape)
-    scale = np.float32(1 / math.sqrt(query.shape[2]))
-    attend(query.numpy(), key.numpy(), value.numpy(), batch.cu_seqlens.numpy(), scale, found.numpy())
+    scale, bounds = np.float32(1 / math.sqrt(query.shape[2])), batch.cu_seqlens.numpy()
+    sees = batch.max_seqlen if window is None else window
+    attend(query.numpy(), key.numpy(), value.numpy(), bounds, scale, sees, found.numpy())
     return found
 
 

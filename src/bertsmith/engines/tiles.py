@@ -39,11 +39,9 @@ LANES, ROWS, WIDTH = registers()
 
 _f, _u = np.float32, np.uintp
 _NUMBER, _INDEX, _PLACE = ir.FloatType(), ir.IntType(64), ir.IntType(32)
-_REGISTER = ir.VectorType(_NUMBER, LANES)
+_REGISTER, _PLACES = ir.VectorType(_NUMBER, LANES), ir.VectorType(_PLACE, LANES)
 _CONTRACT = ("contract",)
 _intrinsic: Callable[[Callable[..., Any]], Any] = extending.intrinsic
-_PAST = _f(-1e30)
-"""Added to the scores of what stands behind the last key."""
 
 
 class _Code:
@@ -71,12 +69,13 @@ class _Code:
 
     def everywhere(self, number: ir.Value) -> ir.Value:
         """A register that holds nothing else."""
-        first = self.builder.insert_element(_REGISTER(ir.Undefined), number, _PLACE(0))
+        kind = ir.VectorType(number.type, LANES)
+        first = self.builder.insert_element(kind(ir.Undefined), number, _PLACE(0))
         return self.mixed(first, first, [0] * LANES)
 
     def mixed(self, first: ir.Value, second: ir.Value, places: Sequence[int]) -> ir.Value:
         """A register of numbers of two, those of the second counted on from `LANES`."""
-        return self.builder.shuffle_vector(first, second, ir.VectorType(_PLACE, LANES)(list(places)))
+        return self.builder.shuffle_vector(first, second, _PLACES(list(places)))
 
     def larger(self, first: ir.Value, second: ir.Value) -> ir.Value:
         """The larger number at each place."""
@@ -160,27 +159,37 @@ def _turn(_: Any, rows: Any, down: Any, found: Any, below: Any, scale: Any) -> A
 
 
 @_intrinsic
-def _top(_: Any, row: Any, count: Any, added: Any) -> Any:
-    """The largest number of `count` registers, to the last of which `added` is added first."""
+def _add(_: Any, numbers: Any, others: Any) -> Any:
+    """A register of `others` to one of `numbers`."""
+
+    def generate(context: Any, builder: ir.IRBuilder, __: Any, arguments: Sequence[ir.Value]) -> ir.Value:
+        numbers, others = arguments
+        code = _Code(builder)
+        code.write(builder.fadd(code.read(numbers), code.read(others)), numbers)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), generate
+
+
+@_intrinsic
+def _top(_: Any, row: Any, count: Any) -> Any:
+    """The largest number of `count` registers."""
 
     def generate(_: Any, builder: ir.IRBuilder, __: Any, arguments: Sequence[ir.Value]) -> ir.Value:
-        row, count, added = arguments
+        row, count = arguments
         code = _Code(builder)
-        end = code.at(row, 4 * LANES, builder.sub(count, _INDEX(1)))
-        last = builder.fadd(code.read(end), code.read(added))
-        code.write(last, end)
 
         def look(i: ir.Value, tops: list[ir.Value]) -> list[ir.Value]:
             return [code.larger(tops[0], code.read(code.at(row, 4 * LANES, i)))]
 
-        (top,) = code.repeat(count, [last], look)
+        (top,) = code.repeat(count, [code.read(row)], look)
         half = LANES // 2
         while half:
             top = code.larger(top, code.mixed(top, top, [min(k + half, LANES - 1) for k in range(LANES)]))
             half //= 2
         return builder.extract_element(top, _PLACE(0))
 
-    return types.float32(types.intp, types.intp, types.intp), generate
+    return types.float32(types.intp, types.intp), generate
 
 
 _LN2_HIGH, _LN2_LOW = _f(0.693359375), _f(-2.12194440e-4)
@@ -247,9 +256,21 @@ def _turn_keys(key: Rows, start: int, end: int, head: int, scale: Any, block: Ro
 
 
 @compiled
-def attend(query: Rows, key: Rows, value: Rows, bounds: Rows, scale: Any, found: Rows) -> None:
+def _hide(row: int, count: int, first: int, end: int, hidden: int) -> None:
+    """Of `count` registers, what stands not from place `first` up to `end` falls by 1e30; `hidden` `[3 · LANES]` are
+    -1e30, 0 and -1e30."""
+    for i in range(count):
+        before, after = first - i * LANES, end - i * LANES
+        if before > 0:
+            _add(row + 4 * LANES * i, hidden + 4 * max(0, LANES - before))
+        if after < LANES:
+            _add(row + 4 * LANES * i, hidden + 4 * min(2 * LANES, 2 * LANES - after))
+
+
+@compiled
+def attend(query: Rows, key: Rows, value: Rows, bounds: Rows, scale: Any, window: int, found: Rows) -> None:
     """`query`, `key` `[total, heads, size]`, `value` and `found` `[total, heads, value_size]`, numbers of a head one
-    after the other; `bounds` `[sequences + 1]`; `scale` is 1 / √size."""
+    after the other; `bounds` `[sequences + 1]`; `scale` is 1 / √size; a token sees `window` others to either side."""
     size, value_size = query.shape[2], value.shape[2]
     longest = 0
     for s in range(len(bounds) - 1):
@@ -258,36 +279,40 @@ def attend(query: Rows, key: Rows, value: Rows, bounds: Rows, scale: Any, found:
     block, keys = _aligned(LANES, -(-size // LANES) * LANES), _aligned(-(-size // LANES) * LANES, wide)
     values = _aligned(longest if out > value_size else 0, out)
     asked, scores, told = _aligned(ROWS, size), _aligned(ROWS, wide), _aligned(ROWS, out)
-    past, shares = _aligned(1, LANES), np.empty(ROWS, np.float32)
+    shares = np.empty(ROWS, np.float32)
+    hidden = np.full(3 * LANES, _f(-1e30))
+    hidden[LANES : 2 * LANES] = 0
     for s in range(len(bounds) - 1):
         start, end = bounds[s], bounds[s + 1]
-        count = -(-(end - start) // LANES)
-        for i in range(LANES):
-            past[0, i] = _PAST if (count - 1) * LANES + i >= end - start else _f(0)
         for head in range(query.shape[1]):
             _turn_keys(key, start, end, head, scale, block, keys.ctypes.data, keys.strides[0])
-            given, given_step = value.ctypes.data + start * value.strides[0] + head * value.strides[1], value.strides[0]
+            given, step = value.ctypes.data + start * value.strides[0] + head * value.strides[1], value.strides[0]
             if out > value_size:
                 _copy(value, start, end - start, head, values)
-                given, given_step = values.ctypes.data, values.strides[0]
+                given, step = values.ctypes.data, values.strides[0]
             for done in range(start, end, ROWS):
                 rows, down = query.ctypes.data + done * query.strides[0] + head * query.strides[1], query.strides[0]
                 held = min(ROWS, end - done)
                 if held < ROWS:
                     _copy(query, done, held, head, asked)
                     rows, down = asked.ctypes.data, asked.strides[0]
-                below = scores.strides[0]
-                _product(rows, down, keys.ctypes.data, keys.strides[0], scores.ctypes.data, below, size, count)
+                past = min(end, done + held + window) - start  # the tile sees keys from `left`, a register's first,
+                left = max(0, done - window - start) // LANES * LANES  # up to `past`, counted from `start`
+                seen, at, below = -(-(past - left) // LANES), scores.ctypes.data, scores.strides[0]
+                _product(rows, down, keys.ctypes.data + 4 * left, keys.strides[0], at, below, size, seen)
                 for r in range(held):
-                    top = _top(scores.ctypes.data + r * below, count, past.ctypes.data)
+                    place = done + r - start - left
+                    first, last = place - window, min(past - left, place + window + 1)
+                    _hide(at + r * below, seen, first, last, hidden.ctypes.data)
+                    top = _top(at + r * below, seen)
                     total = _f(0)
-                    for j in range(count * LANES):
+                    for j in range(seen * LANES):
                         power = _exp(scores[_u(r), _u(j)] - top)
                         scores[_u(r), _u(j)] = power
                         total += power
                     shares[_u(r)] = _f(1) / total
                 sums, width = told.ctypes.data, out // LANES
-                _product(scores.ctypes.data, below, given, given_step, sums, told.strides[0], end - start, width)
+                _product(at, below, given + left * step, step, sums, told.strides[0], past - left, width)
                 for r in range(held):
                     for c in range(value_size):
                         found[_u(done + r), _u(head), _u(c)] = told[_u(r), _u(c)] * shares[_u(r)]

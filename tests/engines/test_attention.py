@@ -75,15 +75,27 @@ def test_negative_scores_alone_do_not_vanish() -> None:
 
 
 @torch.inference_mode()
-def test_numbers_that_are_none_stay_in_their_sequence() -> None:
-    parts, batch = parts_of((5, 19, 33), heads=2, size=16, value_size=16)
+@pytest.mark.parametrize("place", [0, 2, 17, 18])
+def test_numbers_that_are_none_stay_in_their_sequence(place: int) -> None:
+    parts, batch = parts_of((5, 19, 1, 6, 33), heads=2, size=16, value_size=16)
     expected = fast_attention(*parts, batch, 0.0)
     for part in parts:
-        part[5 + 2] = math.nan
+        part[5 + place] = math.nan
     found = fast_attention(*parts, batch, 0.0)
     assert found[5:24].isnan().all()
     assert torch.equal(found[:5], expected[:5])
     assert torch.equal(found[24:], expected[24:])
+
+
+@torch.inference_mode()
+def test_a_key_that_no_window_shows_is_not_read() -> None:
+    parts, batch = parts_of((50,), heads=2, size=16, value_size=16)
+    expected = fast_attention(*parts, batch, 0.0, 7)
+    parts[1][10] = math.nan
+    found = fast_attention(*parts, batch, 0.0, 7)
+    assert found[3:18].isnan().all()
+    assert torch.equal(found[:3], expected[:3])
+    assert torch.equal(found[18:], expected[18:])
 
 
 @torch.inference_mode()

@@ -159,13 +159,16 @@ def _turn(_: Any, rows: Any, down: Any, found: Any, below: Any, scale: Any) -> A
 
 
 @_intrinsic
-def _add(_: Any, numbers: Any, others: Any) -> Any:
-    """A register of `others` to one of `numbers`."""
+def _keep(_: Any, numbers: Any, mask: Any) -> Any:
+    """A register's numbers where the bits of `mask` are set, and -1e30 where they are not. (A comparison would become a
+    masked store, for which the next load waits.)"""
 
     def generate(context: Any, builder: ir.IRBuilder, __: Any, arguments: Sequence[ir.Value]) -> ir.Value:
-        numbers, others = arguments
         code = _Code(builder)
-        code.write(builder.fadd(code.read(numbers), code.read(others)), numbers)
+        numbers, mask = (builder.bitcast(code.read(address), _PLACES) for address in arguments)
+        unseen = builder.bitcast(_REGISTER([-1e30] * LANES), _PLACES)
+        found = builder.or_(builder.and_(numbers, mask), builder.and_(unseen, builder.not_(mask)))
+        code.write(builder.bitcast(found, _REGISTER), arguments[0])
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp), generate
@@ -256,15 +259,15 @@ def _turn_keys(key: Rows, start: int, end: int, head: int, scale: Any, block: Ro
 
 
 @compiled
-def _hide(row: int, count: int, first: int, end: int, hidden: int) -> None:
-    """Of `count` registers, what stands not from place `first` up to `end` falls by 1e30; `hidden` `[3 · LANES]` are
-    -1e30, 0 and -1e30."""
+def _hide(row: int, count: int, first: int, end: int, mask: int) -> None:
+    """Of `count` registers, what stands not from place `first` up to `end` becomes -1e30; `mask` `[3 · LANES]` has its
+    bits set in the middle third."""
     for i in range(count):
         before, after = first - i * LANES, end - i * LANES
         if before > 0:
-            _add(row + 4 * LANES * i, hidden + 4 * max(0, LANES - before))
+            _keep(row + 4 * LANES * i, mask + 4 * max(0, LANES - before))
         if after < LANES:
-            _add(row + 4 * LANES * i, hidden + 4 * min(2 * LANES, 2 * LANES - after))
+            _keep(row + 4 * LANES * i, mask + 4 * min(2 * LANES, 2 * LANES - after))
 
 
 @compiled
@@ -280,8 +283,8 @@ def attend(query: Rows, key: Rows, value: Rows, bounds: Rows, scale: Any, window
     values = _aligned(longest if out > value_size else 0, out)
     asked, scores, told = _aligned(ROWS, size), _aligned(ROWS, wide), _aligned(ROWS, out)
     shares = np.empty(ROWS, np.float32)
-    hidden = np.full(3 * LANES, _f(-1e30))
-    hidden[LANES : 2 * LANES] = 0
+    mask = np.zeros(3 * LANES, np.int32)
+    mask[LANES : 2 * LANES] = -1
     for s in range(len(bounds) - 1):
         start, end = bounds[s], bounds[s + 1]
         for head in range(query.shape[1]):
@@ -303,7 +306,7 @@ def attend(query: Rows, key: Rows, value: Rows, bounds: Rows, scale: Any, window
                 for r in range(held):
                     place = done + r - start - left
                     first, last = place - window, min(past - left, place + window + 1)
-                    _hide(at + r * below, seen, first, last, hidden.ctypes.data)
+                    _hide(at + r * below, seen, first, last, mask.ctypes.data)
                     top = _top(at + r * below, seen)
                     total = _f(0)
                     for j in range(seen * LANES):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +145,17 @@ def test_few_tokens_are_not_worth_loading_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(attention, "has_numba", lambda: False)
     bulk_attention(*parts, batch, 0.0)
     assert chosen == ["packed", "fast", "packed"]
+
+
+@pytest.mark.parametrize(
+    ("numba_package", "environment"),
+    [("raise ImportError('Numba needs NumPy 2.3 or less')", {}), ("", {"NUMBA_DISABLE_JIT": "1"})],
+)
+def test_a_numba_that_does_not_work_is_none(numba_package: str, environment: dict[str, str], tmp_path: Path) -> None:
+    if numba_package:
+        (tmp_path / "numba.py").write_text(numba_package)
+    script = "from bertsmith.engines.attention import has_numba; print(has_numba())"
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": path, **environment}
+    found = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True)
+    assert found.stdout.decode().strip() == "False"

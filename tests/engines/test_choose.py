@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +98,33 @@ def test_a_damaged_or_unwritable_memory_is_no_obstacle(
     assert "could not be kept" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda key, kept: "{",
+        lambda key, kept: "[" * 100_000,
+        lambda key, kept: json.dumps([1]),
+        lambda key, kept: json.dumps({key: []}),
+        lambda key, kept: json.dumps({key: [{**kept[0], "speed_up": "fast"}]}),
+        lambda key, kept: json.dumps({key: [{**kept[0], "loss": None}]}),
+        lambda key, kept: json.dumps({key: [{**kept[0], "engine": "onnx"}]}),
+    ],
+)
+def test_a_damaged_memory_is_mended(
+    spoil: Callable[[str, Any], str], encoder: Encoder, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"1")
+    monkeypatch.setattr(choose, "lack_of_bfloat16", lambda _: None)
+    monkeypatch.setattr(choose, "lack_of_int8", lambda _: "none here")
+    monkeypatch.setattr(choose, "measure", lambda *_: [Measured("bf16", 1.0, 0.0, 0.0)])
+    assert use(copy.deepcopy(encoder), "auto", weights=weights) == "torch"
+    ((key, kept),) = json.loads(whole := cache.read_text()).items()
+    cache.write_text(spoil(key, kept))
+    assert use(copy.deepcopy(encoder), "auto", weights=weights) == "torch"
+    assert cache.read_text() == whole
+
+
 def test_unknown_engines_and_missing_products_are_refused(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="'onnxx' is none of torch, bf16, int8, auto, onnx"):
         use(encoder, "onnxx")
@@ -113,7 +142,7 @@ def test_a_missing_extra_is_named(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
     monkeypatch.setattr(choose, "has_numba", lambda: False)
-    with pytest.raises(InputError, match=r'int8 needs numba: pip install "bertsmith\[int8\]"'):
+    with pytest.raises(InputError, match=r'int8 needs a numba that works here: pip install "bertsmith\[int8\]"'):
         use(copy.deepcopy(encoder), "int8")
     with caplog.at_level("INFO"):
         assert use(encoder, "auto") in ("torch", "bf16")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -97,3 +101,31 @@ def test_the_least_and_the_largest_are_found_wherever_they_stand() -> None:
             found, scales, apart = np.empty((1, size), np.uint8), np.empty(1, np.float32), np.zeros((1, 3), np.float32)
             rows.quantise(values, np.empty(0, np.int64), found, scales, apart)
             assert (apart[0, 0], found[0, place]) == (-9.0, 255)
+
+
+def test_the_process_that_compiles_answers_like_those_after_it(tmp_path: Path) -> None:
+    script = """
+import hashlib
+import numpy as np
+from bertsmith.engines import rows, tiles
+draw = np.random.default_rng(0)
+values, product = draw.normal(size=(5000, 128)).astype("f4"), draw.normal(size=(5000, 256)).astype("f4")
+outliers, columns, bias = np.array([3, 77]), draw.normal(size=(3, 256)).astype("f4"), draw.normal(size=256).astype("f4")
+of = [np.zeros((5000, size), kind) for size, kind in ((128, "u1"), (256, "u1"), (256, "f4"))]
+scales, apart, next_scales, next_apart = (np.zeros(shape, "f4") for shape in (5000, (5000, 3), 5000, (5000, 3)))
+rows.quantise(values, outliers, of[0], scales, apart)
+rows.finish(product, scales, apart, columns, bias, of[2])
+rows.finish_activated(product, scales, apart, columns, bias, 1, False, outliers, of[1], next_scales, next_apart)
+parts, told = draw.normal(size=(3, 1000, 4, 32)).astype("f4"), np.zeros((1000, 4, 32), "f4")
+tiles.attend(*parts, np.array([0, 20, 333, 1000]), np.float32(0.2), 1000, told)
+print([hashlib.sha256(found.tobytes()).hexdigest() for found in (*of, scales, apart, next_scales, next_apart, told)])
+"""
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    command = [sys.executable, "-c", script]
+    first, second = (subprocess.run(command, env=environment, check=True, capture_output=True).stdout for _ in range(2))
+    assert first
+    assert first == second

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 
 import numpy as np
@@ -53,5 +52,9 @@ def wide_attention(
 
 @functools.cache
 def has_numba() -> bool:
-    """Whether the extra `int8` is installed."""
-    return importlib.util.find_spec("numba") is not None
+    """Whether the extra `int8` is installed, suits the other packages, and may compile (`NUMBA_DISABLE_JIT`)."""
+    try:
+        from numba.core import config
+    except ImportError:  # numba refuses a numpy that is newer than it knows
+        return False
+    return not config.DISABLE_JIT

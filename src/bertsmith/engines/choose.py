@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from bertsmith.engines.attention import has_numba
 from bertsmith.engines.swap import MAX_LOSS, loss_of, probe_batch, to_bfloat16, to_int8, to_packed, to_packed_writer
@@ -81,10 +82,11 @@ def use(encoder: Encoder, engine: str, *, weights: Path | None = None) -> str:
     if engine not in ENGINES:
         raise InputError(f"{engine!r} is none of {', '.join(ENGINES)}, onnx", field="--engine")
     device = encoder.embeddings.tokens.weight.device
-    lacks = {"bf16": lack_of_bfloat16(device), "int8": lack_of_int8(device)}
-    if lack := lacks.get(engine):
+    lack_of = {"bf16": lack_of_bfloat16, "int8": lack_of_int8}
+    if engine in lack_of and (lack := lack_of[engine](device)):
         raise InputError(f"{engine} is not there: {lack}", field="--engine")
     if engine == "auto":
+        lacks = {name: look(device) for name, look in lack_of.items()}
         there = tuple(name for name, lack in lacks.items() if lack is None)
         measured = remembered(encoder, there, weights)
         engine = chosen(measured)
@@ -118,13 +120,21 @@ def lack_of_int8(device: torch.device) -> str | None:
         return "int8 is for processors, and the model is on a GPU; use bf16"
     if not (hasattr(torch.ops.onednn, "qlinear_pointwise") and torch.cpu._is_vnni_supported()):
         return "int8 needs 8-bit products, and this processor has none; use torch"
-    return None if has_numba() else 'int8 needs numba: pip install "bertsmith[int8]"'
+    return None if has_numba() else 'int8 needs a numba that works here: pip install "bertsmith[int8]"'
 
 
 def lack_of_bfloat16(device: torch.device) -> str | None:
     """The same for products of bfloat16, which are slower than float32's where they are not built in."""
     has = torch.cpu._is_avx512_bf16_supported() if device.type == "cpu" else torch.cuda.is_bf16_supported()
     return None if has else "bf16 needs products of bfloat16, and this device has none; use torch"
+
+
+def _measurements(cache: Path) -> dict[str, list[Measured]]:
+    """What `cache` holds, by its keys; nothing where it is damaged, which the next measurement mends."""
+    try:
+        return TypeAdapter(dict[str, list[Measured]]).validate_json(cache.read_bytes(), strict=True)
+    except ValidationError:
+        return {}
 
 
 def remembered(encoder: Encoder, engines: Sequence[str], weights: Path | None) -> list[Measured]:
@@ -136,15 +146,17 @@ def remembered(encoder: Encoder, engines: Sequence[str], weights: Path | None) -
     about = [str(weights.resolve()), status.st_size, status.st_mtime_ns, machine(), versions(), list(engines)]
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
-        return [Measured(**each) for each in known[key]]
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or a file that is not ours to understand
-        measured = measure(encoder, engines)
+        kept = _measurements(cache)
+    except OSError:
+        kept = {}
+    if key in kept and [each.engine for each in kept[key]] == list(engines):
+        return kept[key]
+    measured = measure(encoder, engines)
     try:
-        known = json.loads(cache.read_text(encoding="utf-8")) if cache.is_file() else {}
         cache.parent.mkdir(parents=True, exist_ok=True)
-        write_file(cache, to_json({**known, key: [asdict(each) for each in measured]}))
-    except (OSError, ValueError, TypeError) as error:
+        known = {name: [asdict(each) for each in found] for name, found in {**kept, key: measured}.items()}
+        write_file(cache, to_json(known))
+    except (OSError, ValueError) as error:  # no room, or NaN, which JSON has not
         log.warning("%s: the measurement of engines could not be kept: %s", cache, error)
     return measured
 

@@ -2,7 +2,7 @@
 
 torch needs a pass over the memory for each of a dozen steps; beside products in int8 they were two thirds of the time.
 Every function takes C-contiguous float32 arrays unless it says otherwise, and lets other threads run. The numbers are
-those of real arithmetic within float32's rounding; sums may be taken in any order.
+those of real arithmetic within float32's rounding.
 
 Not here: the products themselves, and when to use them (`engines.int8`).
 """
@@ -42,9 +42,13 @@ _STEPS = _f(255)
 _FEW = 32
 
 
-def compiled(function: _Function) -> _Function:
-    """Vectorised where sums may change their order; kept on disk, so that only the first process waits for it."""
-    loose = {"reassoc", "contract", "nsz", "arcp", "nnan"}
+def compiled(function: _Function, *, sums_in_any_order: bool = False) -> _Function:
+    """Vectorised; kept on disk, so that only the first process waits for it.
+
+    A function that others call is compiled again with each of them, and which code runs differs between the process
+    that compiled it and those after it. So nothing may depend on how LLVM arranges sums, unless `sums_in_any_order`.
+    """
+    loose = {"contract", "nsz", "nnan"} | ({"reassoc"} if sums_in_any_order else set())
     make = partial(numba.njit, nogil=True, fastmath=loose, error_model="numpy", boundscheck=False)
     try:
         return cast(_Function, make(cache=True)(function))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -270,7 +271,7 @@ def _hide(row: int, count: int, first: int, end: int, mask: int) -> None:
             _keep(row + 4 * LANES * i, mask + 4 * min(2 * LANES, 2 * LANES - after))
 
 
-@compiled
+@partial(compiled, sums_in_any_order=True)
 def attend(query: Rows, key: Rows, value: Rows, bounds: Rows, scale: Any, window: int, found: Rows) -> None:
     """`query`, `key` `[total, heads, size]`, `value` and `found` `[total, heads, value_size]`, numbers of a head one
     after the other; `bounds` `[sequences + 1]`; `scale` is 1 / √size; a token sees `window` others to either side."""

@@ -57,4 +57,4 @@ def has_numba() -> bool:
         from numba.core import config
     except ImportError:  # numba refuses a numpy that is newer than it knows
         return False
-    return not config.DISABLE_JIT
+    return not vars(config)["DISABLE_JIT"]

@@ -253,6 +253,26 @@ def test_a_job_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([data.name, whole.name, out.name])
 
 
+def test_two_jobs_with_one_output_do_not_meet(
+    capsys, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = write_jsonl(tmp_path / "texts.jsonl", TEXTS), tmp_path / "vectors.npy"
+    words = ("embed", model.bundle.path, "--data", data, "--out", out)
+    vectors, others = TextVectors.vectors, []
+
+    def meet(self: TextVectors, inputs: Any) -> np.ndarray:
+        others.append(None)
+        others[-1] = run(capsys, *words, "--pooling", "cls")
+        return vectors(self, inputs)
+
+    monkeypatch.setattr(TextVectors, "vectors", meet)
+    assert run(capsys, *words).code == 0
+    assert len(others) == 1, "the other computed nothing"
+    assert_refused(others[0], r"vectors\.npy: another job is writing it; wait, or give another --out")
+    np.testing.assert_allclose(np.load(out), model.embed(TEXTS), rtol=0, atol=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["texts.jsonl", "vectors.npy"]
+
+
 def test_a_temporary_of_a_killed_process_is_removed(capsys, model: Any, tmp_path: Path) -> None:
     data, out = write_jsonl(tmp_path / "texts.jsonl", TEXTS), tmp_path / "vectors.npy"
     process = subprocess.Popen(["true"])

@@ -48,7 +48,14 @@ def embed(options: EmbedOptions) -> dict[str, Any]:
     texts = _checked(options, maker)
     job = {"data": sha256(options.data), "columns": options.columns, "model": maker.fingerprint, "cuts": maker.cuts}
     job["engine"] = use_engine(model, options.engine)
-    with Spool(options.out, size=maker.size, job=job, resume=options.resume, overwrite=options.overwrite) as spool:
+    with Spool(
+        options.out,
+        size=maker.size,
+        job=job,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        figures=("cut", "tokens"),
+    ) as spool:
         start, before = perf_counter(), spool.counts.get("tokens", 0)
         with progress(texts, what="embedding", unit="texts", done=spool.rows) as report:
             for inputs, cut in _prepared(options, maker, skip=spool.rows):

@@ -228,8 +228,10 @@ def _locked(out: Path) -> BinaryIO:
         stream = path.open("ab")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+            if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
                 return stream
+        except FileNotFoundError:
+            pass
         except BlockingIOError:
             stream.close()
             raise InputError("another job is writing it; wait, or give another --out", file=out) from None

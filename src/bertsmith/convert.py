@@ -26,7 +26,7 @@ from bertsmith.config.convert import ConvertOptions
 from bertsmith.config.encoder import shape_problem
 from bertsmith.config.families import FAMILIES, differences, to_hf
 from bertsmith.errors import InputError
-from bertsmith.files import check_output, new_directory, read_json, write_file
+from bertsmith.files import check_output, check_source, new_directory, read_json, write_file
 from bertsmith.interop import families
 from bertsmith.interop.config_file import parse_config
 from bertsmith.interop.decoders import unlike_bert
@@ -74,8 +74,7 @@ class Source:
 def convert(options: ConvertOptions) -> dict[str, Any]:
     """Read, change, write; returns what was done. Nothing is written when anything is wrong."""
     check_output(options.out, overwrite=options.overwrite)
-    if Path(options.src).absolute().is_relative_to(options.out.absolute()):
-        raise InputError("would take the place of its own source; choose another", file=options.out, field="--out")
+    check_source(options.out, options.src)
     source = read_source(options)
     if isinstance(source.model, Seq2Seq):
         return convert_writer(source, source.model, options)

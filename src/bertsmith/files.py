@@ -177,6 +177,16 @@ def check_output(out: Path, *, overwrite: bool, is_file: bool = False, kind: str
         raise InputError(f"is a {found}, which a {kind} would replace; give another --out", file=out)
 
 
+def check_source(out: Path, source: str | Path, *, named: str | None = None) -> None:
+    """Refuse an output that would replace what it is made of: the source itself, or a directory that holds it.
+
+    `named`: the option that names the source, where there are several.
+    """
+    if Path(source).resolve().is_relative_to(out.resolve()):
+        which = "" if named is None else f", which {named} names"
+        raise InputError(f"would take the place of its own source{which}; choose another", file=out, field="--out")
+
+
 def _check_place(out: Path, *, overwrite: bool) -> None:
     if not out.name:
         raise InputError("names no file or directory of its own", field="--out")

@@ -37,7 +37,7 @@ from bertsmith.export.verify import (
     summary,
     verify,
 )
-from bertsmith.files import check_output, new_directory, read_json, write_file, write_manifest
+from bertsmith.files import check_output, check_source, new_directory, read_json, write_file, write_manifest
 from bertsmith.models.sentence import SentenceModules
 from bertsmith.models.seq2seq import Seq2Seq
 from bertsmith.runtime import set_threads, versions
@@ -89,8 +89,7 @@ def export(options: ExportOptions) -> dict[str, Any]:
         import_extra(package, extra="onnx", field="export")
     threads = set_threads(options.threads)
     path = resolve(options.model)
-    if path.absolute().is_relative_to(options.out.absolute()):
-        raise InputError("would take the place of its own source; choose another", file=options.out, field="--out")
+    check_source(options.out, path)
     name = options.model.removeprefix("hf:") if options.model.startswith("hf:") else path.absolute().name
     job = job_of(path, options.task)
     measure = _measure(job, options)

@@ -21,7 +21,7 @@ import yaml
 
 from bertsmith.config.training import NOT_PART_OF_A_RUN, TrainingOptions
 from bertsmith.errors import InputError
-from bertsmith.files import MANIFEST, check_output, put_in_place, read_json, sha256, write_file
+from bertsmith.files import MANIFEST, check_output, check_source, put_in_place, read_json, sha256, write_file
 from bertsmith.train.checkpoint import newest_checkpoint
 from bertsmith.train.distributed import Ranks
 from bertsmith.train.loop import Plan
@@ -150,11 +150,19 @@ def check_same(folder: Path, options: TrainingOptions) -> None:
             )
 
 
+def check_sources(options: TrainingOptions) -> None:
+    """Raise `InputError` for an output that would replace what the run reads."""
+    for name in READ:
+        value = getattr(options, name, None)
+        if value is not None and not str(value).startswith("hf:"):
+            check_source(options.out, value, named=None if name == "data" else f"--{name.replace('_', '-')}")
+
+
 def open_training_directory(options: TrainingOptions) -> TrainingDirectory:
     """Decide where to work, before anything is computed; creates nothing.
 
-    Raises `InputError` for an existing output without --resume or --overwrite, and for options that differ from those
-    of the run to be resumed.
+    Raises `InputError` for an existing output without --resume or --overwrite, for one that would replace what the run
+    reads, and for options that differ from those of the run to be resumed.
     """
     out = options.out
     if options.resume or options.resume_from is not None:
@@ -175,6 +183,7 @@ def open_training_directory(options: TrainingOptions) -> TrainingDirectory:
     if out.exists() and not options.overwrite and not (out / MANIFEST).is_file() and (out / "train").is_dir():
         raise InputError("holds an unfinished run; --resume continues it, --overwrite starts anew", file=out)
     check_output(out, overwrite=options.overwrite)
+    check_sources(options)
     if not out.exists():
         return TrainingDirectory(out, out)
     return TrainingDirectory(out, beside(out))

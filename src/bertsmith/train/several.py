@@ -20,7 +20,14 @@ import numpy as np
 from bertsmith.config.finetune import FinetuneOptions
 from bertsmith.errors import InputError, import_extra
 from bertsmith.files import check_output, read_json, to_json, write_file
-from bertsmith.train.directory import CONFIG, TrainingDirectory, check_same, open_training_directory, write_config
+from bertsmith.train.directory import (
+    CONFIG,
+    TrainingDirectory,
+    check_same,
+    check_sources,
+    open_training_directory,
+    write_config,
+)
 from bertsmith.train.distributed import Ranks
 from bertsmith.train.finetune import finetune
 from bertsmith.train.finetune_start import starting_bundle, suitable_rate
@@ -61,6 +68,8 @@ def finetune_several(options: FinetuneOptions) -> dict[str, Any]:
     elif options.resume and out.exists() and (directory := open_training_directory(options)).finished:
         return directory.ended(Ranks())
     check_output(out, overwrite=options.overwrite or options.resume)
+    if not options.resume:
+        check_sources(options)
     if runs.exists() and not options.resume:
         if not options.overwrite:
             raise InputError("holds unfinished runs; --resume goes on with them, --overwrite starts anew", file=runs)

@@ -1,7 +1,7 @@
 """An ONNX graph in float32 to one with int8 products, by operators of the standard alone.
 
 Weights have a scale for each output, inputs a scale and a zero for each token, found while the graph runs; columns of
-the input that are much larger than the others stay float32: the arithmetic of `engines.linear.Int8Linear`. The table
+the input that are much larger than the others stay float32: the arithmetic of `engines.int8.Int8Linear`. The table
 of tokens has a scale for each row. Not here: whether the result is good enough (`export.loss`).
 """
 

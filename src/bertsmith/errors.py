@@ -107,8 +107,9 @@ class ErrorCollector:
             raise InputErrors(self.errors, total=self.total)
 
 
-def import_extra(module: str, *, extra: str, field: str) -> Any:
-    """The module of an optional dependency. Raises `InputError` naming the flag that needs it and the extra."""
+def import_extra(module: str, *, extra: str, field: str | None = None) -> Any:
+    """The module of an optional dependency. Raises `InputError` naming the flag that needs it, if one does, and the
+    extra."""
     try:
         return importlib.import_module(module)
     except ImportError:

@@ -119,11 +119,19 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def read_manifest(directory: Path, *, kind: str | None = None, verify: bool = True) -> dict[str, Any]:
+def read_manifest(
+    directory: Path,
+    *,
+    kind: str | None = None,
+    version: int | None = None,
+    keys: tuple[str, ...] = (),
+    verify: bool = True,
+) -> dict[str, Any]:
     """The manifest of `directory`, after checking size and SHA-256 of every file that it lists.
 
-    `kind` is the expected value of its `kind` field. Raises `InputError` when the manifest is missing
-    (the directory is incomplete), of another kind, or when a file was changed since it was written.
+    `kind` and `version` are the expected values of its fields, `keys` name tables that it must have. Raises
+    `InputError` when the manifest is missing (the directory is incomplete), of another kind or version, without one of
+    these tables, or when a file was changed since it was written.
     """
     if not directory.is_dir():
         raise InputError("no such directory" if not directory.exists() else "not a directory", file=directory)
@@ -140,6 +148,14 @@ def read_manifest(directory: Path, *, kind: str | None = None, verify: bool = Tr
         )
     if kind is not None and manifest.get("kind") != kind:
         raise InputError(f"this is a directory of kind {manifest.get('kind')!r}; {kind!r} is needed", file=path)
+    if version is not None and manifest.get("version") != version:
+        raise InputError(
+            f"the directory is of version {manifest.get('version')!r}, this bertsmith reads {version}; write it again",
+            file=path,
+        )
+    for key in keys:
+        if not isinstance(manifest.get(key), dict):
+            raise InputError(f'it has no "{key}" table; write the directory again', file=path)
     if verify:
         for name, entry in manifest["files"].items():
             verify_file(directory, name, entry)

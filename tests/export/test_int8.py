@@ -125,4 +125,38 @@ def test_an_encoder_without_a_task_is_refused(
     words = ("export", encoder_dir, "--out", tmp_path / "out", "--int8", "--data", tmp_path / "texts.txt")
     outcome = run(capsys, *words)
     assert outcome.code == 2
-    assert 'field "--int8"' in outcome.err
+    assert 'field "--int8": is there for models with a task and for vectors of texts, not for fill-mask' in outcome.err
+    assert "give --task embed" in outcome.err
+
+
+@pytest.mark.parametrize("source", ["classifier_dir", "encoder_dir"])
+def test_vectors_are_judged_by_texts_whatever_the_model_was_made_for(
+    source: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "texts.txt").write_text("the cat sees a red ball.\na dog\n")
+    out, model = tmp_path / "out", request.getfixturevalue(source)
+    words = ("export", model, "--task", "embed", "--out", out, "--int8", "--data", tmp_path / "texts.txt")
+    outcome = run(capsys, *words, "--max-loss", "0.05", "--json")
+    assert outcome.code == 0, outcome.err
+    assert "int8 was judged by 2 rows; give --data of 100 or more" in outcome.err
+    found = json.loads(outcome.out)["int8"]
+    assert (found["of"], found["texts"]) == ("1 - cosine", 2)
+    assert found["loss"] <= 0.05
+    ids = np.array([[2, 7, 8, 3]])
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    vectors = []
+    for name in ("model", "model_quantized"):
+        session = onnxruntime.InferenceSession(out / "onnx" / f"{name}.onnx")
+        vectors.append(run_session(session, feeds)["sentence_embedding"][0].astype(np.float64))
+    one, other = vectors
+    assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.95
+
+
+def test_enough_rows_are_no_reason_to_warn(
+    capsys: pytest.CaptureFixture[str], encoder_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.txt").write_text("the cat sees a red ball.\na dog\n" * 50)
+    words = ("export", encoder_dir, "--task", "embed", "--out", tmp_path / "out", "--int8", "--max-loss", "0.05")
+    outcome = run(capsys, *words, "--data", tmp_path / "texts.txt")
+    assert outcome.code == 0, outcome.err
+    assert "judged by" not in outcome.err

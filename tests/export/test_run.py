@@ -19,9 +19,9 @@ from bertsmith.bundle import load_bundle
 from bertsmith.errors import InputError
 from bertsmith.export import run as run_module
 from bertsmith.export.answers import EncoderGraph, encoder_part
-from bertsmith.export.engine import OnnxModel, open_session
+from bertsmith.export.engine import PACKAGES, OnnxModel, open_session
 from bertsmith.export.graph_file import write_graph
-from bertsmith.files import read_manifest
+from bertsmith.files import read_manifest, write_manifest
 from bertsmith.model import load
 from bertsmith.models.sentence import SentenceModules
 from bertsmith.tasks.inference import token_groups
@@ -229,13 +229,47 @@ def test_a_graph_that_is_none_is_refused(tmp_path: Path) -> None:
         open_session(file)
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_missing_extra_is_named(
     package: str, classifier_dir: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     outcome = bertsmith(capsys, "export", classifier_dir, "--out", tmp_path / "out")
     assert_refused(outcome, rf'needs {package}: pip install "bertsmith\[onnx\]"', tmp_path / "out")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_an_engine_without_its_extra_is_named_by_its_flag(
+    package: str, classifier_dir: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "texts.txt").write_text("a dog\n")
+    monkeypatch.setitem(sys.modules, package, None)
+    for words in (
+        ("predict", classifier_dir, "--text", "a dog"),
+        ("embed", classifier_dir, "--data", tmp_path / "texts.txt", "--out", tmp_path / "out.npy"),
+    ):
+        outcome = bertsmith(capsys, *words, "--engine", "onnx", "--device", "cpu")
+        assert_refused(
+            outcome, rf'field "--engine": needs {package}: pip install "bertsmith\[onnx\]"', tmp_path / "out.npy"
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"version": 99, "task": {}, "onnx": {}}, "the directory is of version 99, this bertsmith reads 1"),
+        ({"task": {}, "onnx": {}}, "the directory is of version None, this bertsmith reads 1"),
+        ({"version": 1, "task": {}}, 'it has no "onnx" table'),
+        ({"version": 1, "onnx": {}}, 'it has no "task" table'),
+        ({"version": 1, "task": {}, "onnx": {"kind": "classify"}}, '"onnx" has no "positions"; export it again'),
+    ],
+)
+def test_a_manifest_of_another_version_or_without_its_tables_is_refused(
+    content: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    write_manifest(tmp_path, {"kind": "onnx", **content})
+    with pytest.raises(InputError, match=message):
+        OnnxModel(tmp_path)
 
 
 @pytest.mark.slow

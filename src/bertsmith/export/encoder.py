@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bertsmith.batch import Batch
 from bertsmith.errors import InputError
 from bertsmith.export.answers import EncoderGraph, encoder_part
-from bertsmith.export.engine import dense_feeds, open_session
+from bertsmith.export.engine import check_packages, dense_feeds, open_session
 from bertsmith.export.graph_file import traced
 from bertsmith.models.bert import Bert
 from bertsmith.models.sentence import SentenceModules
@@ -27,6 +27,7 @@ class OnnxEncoder(nn.Module):
 
     def __init__(self, model: Bert) -> None:
         super().__init__()
+        check_packages("--engine")
         if model.device.type != "cpu":
             raise InputError("onnx is for processors; the model is on a GPU", field="--engine")
         self.config, self.embeddings = model.config, model.encoder.embeddings

@@ -13,16 +13,32 @@ import numpy as np
 
 from bertsmith.batch import Batch
 from bertsmith.errors import InputError, import_extra
-from bertsmith.files import read_manifest
+from bertsmith.files import MANIFEST, read_manifest
 
 KIND = "onnx"
 """`kind` of the manifest of an exported directory."""
+
+VERSION = 1
+"""`version` of the manifest."""
+
+DESCRIBED = ("kind", "positions", "per_token")
+"""What the manifest must say under `onnx` for the graph to be run."""
 
 GENERATE = "generate"
 """What a model that writes text is for; it is a task's name otherwise, or one of `export.answers`."""
 
 FOLDER = "onnx"
 """Where its graphs lie, as transformers.js, optimum and sentence-transformers look for them."""
+
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+"""What making and running a graph needs beside the core: the extra `onnx`."""
+
+
+def check_packages(field: str) -> None:
+    """Raise `InputError` naming the first of `PACKAGES` that is not there, and `field`, which needs it."""
+    for package in PACKAGES:
+        import_extra(package, extra="onnx", field=field)
 
 
 class OnnxModel:
@@ -35,7 +51,9 @@ class OnnxModel:
         """Raises `InputError` for a directory that was not exported by bertsmith, or was changed since, for one that
         writes text, and without onnxruntime. `threads`: by default as many as onnxruntime takes, one for each core.
         """
-        manifest = read_manifest(directory, kind=KIND)
+        manifest = read_manifest(directory, kind=KIND, version=VERSION, keys=("task", "onnx"))
+        if missing := [name for name in DESCRIBED if name not in manifest["onnx"]]:
+            raise InputError(f'"onnx" has no "{missing[0]}"; export it again', file=directory / MANIFEST)
         self.task: dict[str, Any] = manifest["task"]
         """What the model was trained for (`tasks.known.task_from_manifest`)."""
         if manifest["onnx"]["kind"] == GENERATE:
@@ -101,7 +119,7 @@ def open_session(file: Path | bytes, *, threads: int | None = None, keeps_memory
 
     `keeps_memory`: what a run took stays with the session, which makes the next one faster.
     """
-    runtime = import_extra("onnxruntime", extra="onnx", field="onnx")
+    runtime = import_extra("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     options.inter_op_num_threads = 1

@@ -56,7 +56,7 @@ def write_graph(folder: Path, part: Part, *, metadata: Mapping[str, str], most_b
 
 def traced(part: Part) -> Any:
     """The `onnx.ModelProto` of a part."""
-    onnx = import_extra("onnx", extra="onnx", field="export")
+    onnx = import_extra("onnx", extra="onnx")
     axes = iter(part.inputs.values())
     shapes = tuple(_named(argument, axes) for argument in part.example)
     with _quiet():
@@ -139,7 +139,7 @@ def _quiet() -> Iterator[None]:
 
 def _move_weights(graph: Any, file: Path) -> None:
     """Put the large tensors of `graph` into `file`, and leave their places in it."""
-    onnx = import_extra("onnx", extra="onnx", field="export")
+    onnx = import_extra("onnx", extra="onnx")
     offset = 0
     with new_file(file) as stream:
         for tensor in graph.graph.initializer:

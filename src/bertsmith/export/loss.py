@@ -30,6 +30,9 @@ from bertsmith.tasks.known import TASKS, task_of
 PROBED = 32
 """Texts on which each layer's own loss is measured."""
 
+FEW = 100
+"""Rows below which the loss is little evidence."""
+
 MOST_KEPT = 0.5
 """Largest share of the layers that may stay float32."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from bertsmith.errors import InputError, import_extra
 from bertsmith.export.answers import KINDS, EncoderGraph, encoder_part, kind_of, reads_segments
 from bertsmith.export.card import export_card
 from bertsmith.export.decoders import causal_part, seq2seq_parts
-from bertsmith.export.engine import FOLDER, GENERATE, KIND, open_session
+from bertsmith.export.engine import FOLDER, GENERATE, KIND, VERSION, check_packages, open_session
 from bertsmith.export.graph_file import OPSET, write_graph
-from bertsmith.export.loss import Measure, quantised
+from bertsmith.export.loss import FEW, Measure, quantised
 from bertsmith.export.part import Part
 from bertsmith.export.verify import (
     LENGTHS,
@@ -48,9 +48,6 @@ log = logging.getLogger("bertsmith")
 
 QUANTISED = "model_quantized.onnx"
 """Name of the int8 graph, as transformers.js and sentence-transformers look for it."""
-
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-"""What the verb needs beside the core."""
 
 CACHE = ("past_key_values.", "present.")
 """How names of a decoder's cache begin."""
@@ -75,7 +72,7 @@ class Job:
     per_token: tuple[str, ...] = ()
     """Outputs about tokens."""
     encoder: tuple[Bundle, EncoderGraph] | None = None
-    """What an encoder's graph was made of."""
+    """What an encoder's graph was made of, with the task that it answers."""
 
 
 def export(options: ExportOptions) -> dict[str, Any]:
@@ -85,8 +82,7 @@ def export(options: ExportOptions) -> dict[str, Any]:
     say what torch says.
     """
     check_output(options.out, overwrite=options.overwrite, kind=KIND)
-    for package in PACKAGES:
-        import_extra(package, extra="onnx", field="export")
+    check_packages("export")
     threads = set_threads(options.threads)
     path = resolve(options.model)
     check_source(options.out, path)
@@ -101,7 +97,7 @@ def export(options: ExportOptions) -> dict[str, Any]:
         card = export_card(options.out.name, name, described, licence=licence_of(path))
         write_file(directory / CARD, card)
         provenance = {"source": options.model, "versions": versions()}
-        content = {"kind": KIND, "version": 1, "task": job.task, "onnx": described, "provenance": provenance}
+        content = {"kind": KIND, "version": VERSION, "task": job.task, "onnx": described, "provenance": provenance}
         write_manifest(directory, content, exclude=(CARD,))
     first = next(iter(described["graphs"].values()))
     return {
@@ -123,8 +119,11 @@ def _measure(job: Job, options: ExportOptions) -> Measure | None:
     """How the loss of int8 is measured, if it is asked for."""
     if not options.int8:
         return None
-    if job.encoder is None or job.kind != job.encoder[0].task["name"]:
-        raise InputError("is there for encoders with a task, and for their vectors; leave it out", field="--int8")
+    if job.encoder is None:
+        raise InputError("is there for encoders, and the model writes text; leave it out", field="--int8")
+    if job.kind != job.encoder[0].task["name"]:
+        what = f"is there for models with a task and for vectors of texts, not for {job.kind}"
+        raise InputError(f"{what}; give --task embed, or leave it out", field="--int8")
     assert options.data is not None
     return Measure(job.encoder[0], options.data, columns=options.columns)
 
@@ -138,6 +137,8 @@ def _write_int8(
     exact = onnx.load(directory / FOLDER / "model.onnx")
     limit = options.max_loss
     graph, loss = quantised(exact, job.encoder[1], measure, described=described, max_loss=limit, threads=threads)
+    if loss.texts < FEW:
+        log.warning("int8 was judged by %d row%s; give --data of %d or more", loss.texts, "s"[: loss.texts != 1], FEW)
     content = graph.SerializeToString()
     write_file(directory / FOLDER / QUANTISED, content)
     return len(content), loss.described(limit)
@@ -211,7 +212,9 @@ def _encoder_job(path: Path, wanted: str | None) -> Job:
     usual = min(model.config.max_position_embeddings, bundle.tokenizer.model_max_length)
     most = sentence_limit(bundle) if kind == "embed" else int(task.get("max_length") or usual)
     per_token = tuple(sorted(KINDS[kind].per_token))
-    return Job(kind, task, [part], compare_encoder(graph), sizes, describe, most, per_token, (bundle, graph))
+    # vectors may be asked for of what was trained for another task; nothing else may be that has a task's name
+    answering = replace(bundle, task=task, sentence=graph.sentence) if kind == "embed" else bundle
+    return Job(kind, task, [part], compare_encoder(graph), sizes, describe, most, per_token, (answering, graph))
 
 
 def _writer_job(path: Path) -> Job:

@@ -11,6 +11,7 @@ rename, fsync of the parent. A directory gets its manifest last, so its presence
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import glob
 import hashlib
 import json
@@ -191,6 +192,15 @@ def check_output(out: Path, *, overwrite: bool, is_file: bool = False, kind: str
         raise InputError("holds files that bertsmith did not write, which --overwrite would delete", file=out)
     if kind is not None and (out / MANIFEST).is_file() and (found := read_json(out / MANIFEST).get("kind")) != kind:
         raise InputError(f"is a {found}, which a {kind} would replace; give another --out", file=out)
+
+
+def try_lock(stream: BinaryIO) -> bool:
+    """Hold an open file for this process until it is closed; `False` if another process, or stream, holds it."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def check_source(out: Path, source: str | Path, *, named: str | None = None) -> None:

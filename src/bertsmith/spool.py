@@ -10,7 +10,6 @@ At the end the header is filled in and the file gets its name. Not here: Parquet
 
 from __future__ import annotations
 
-import fcntl
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bertsmith.errors import InputError
-from bertsmith.files import check_output, fsync_path, read_json, remove_stale, to_json, write_file
+from bertsmith.files import check_output, fsync_path, read_json, remove_stale, to_json, try_lock, write_file
 
 HEADER_BYTES = 128
 """Length of an .npy header of a matrix; numpy pads it to a multiple of 64."""
@@ -227,14 +226,12 @@ def _locked(out: Path) -> BinaryIO:
     while True:
         stream = path.open("ab")
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(stream):
+                raise InputError("another job is writing it; wait, or give another --out", file=out)
             if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
                 return stream
         except FileNotFoundError:
             pass
-        except BlockingIOError:
-            stream.close()
-            raise InputError("another job is writing it; wait, or give another --out", file=out) from None
         except BaseException:
             stream.close()
             raise

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertsmith.errors import InputError
-from bertsmith.files import check_output, fsync_path, put_in_place, read_json, sha256, to_json, verify_file, write_file
+from bertsmith.files import (
+    check_output,
+    fsync_path,
+    put_in_place,
+    read_json,
+    sha256,
+    to_json,
+    try_lock,
+    verify_file,
+    write_file,
+)
 
 log = logging.getLogger("bertsmith")
 
@@ -91,10 +100,8 @@ def workplace(
 @contextmanager
 def _locked(partial: Path, out: Path) -> Iterator[BinaryIO]:
     with (partial / LOCK).open("wb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError("another prepare is writing it; wait, or give another --out", file=out) from None
+        if not try_lock(stream):
+            raise InputError("another prepare is writing it; wait, or give another --out", file=out)
         yield stream
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bertsmith.errors import InputError, RunError, import_extra
+from bertsmith.files import try_lock
 from bertsmith.search.folder import Seen
 from bertsmith.search.passages import Passage
 from bertsmith.search.store import Found, Head, Part, StoredFile
@@ -148,9 +149,7 @@ class SqliteStore:
             reason = f"cannot be made: {error.strerror}; name another place with --store"
             raise InputError(reason, file=self.path) from None
         with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(stream):
                 log.info("another process is writing %s: waiting for it", self.name)
                 fcntl.flock(stream, fcntl.LOCK_EX)
             self.close()  # the file may be another one by now

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bertsmith import files
 from bertsmith.errors import InputError
 from bertsmith.files import MANIFEST, _own_sum, new_directory, new_file, read_manifest, write_file, write_manifest
 
@@ -17,12 +18,12 @@ def complete(directory: Path) -> Path:
     (directory / "a.txt").write_text("hello")
     (directory / "sub").mkdir()
     (directory / "sub/b.bin").write_bytes(bytes(range(256)))
-    write_manifest(directory, {"kind": "test"})
+    write_manifest(directory, {}, kind="report")
     return directory
 
 
 def test_a_manifest_lists_every_file_and_verifies(tmp_path: Path) -> None:
-    manifest = read_manifest(complete(tmp_path / "d"), kind="test")
+    manifest = read_manifest(complete(tmp_path / "d"), kind="report")
     assert set(manifest["files"]) == {"a.txt", "sub/b.bin"}
 
 
@@ -38,7 +39,7 @@ def test_any_flipped_bit_is_noticed(tmp_path: Path, bit: int) -> None:
 
 def test_missing_truncated_and_foreign_directories_are_named(tmp_path: Path) -> None:
     directory = complete(tmp_path / "d")
-    with pytest.raises(InputError, match="kind 'test'; 'model' is needed"):
+    with pytest.raises(InputError, match="kind 'report'; 'model' is needed"):
         read_manifest(directory, kind="model")
     (directory / "a.txt").write_text("hell")
     with pytest.raises(InputError, match=r"a\.txt: 4 bytes, the manifest says 5"):
@@ -54,6 +55,15 @@ def test_missing_truncated_and_foreign_directories_are_named(tmp_path: Path) -> 
         read_manifest(directory)
     with pytest.raises(InputError, match="no such directory"):
         read_manifest(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("kind", files.VERSIONS)
+def test_a_directory_of_another_version_is_refused(tmp_path: Path, kind: str) -> None:
+    write_manifest(tmp_path, {}, kind=kind)
+    assert read_manifest(tmp_path, kind=kind)["version"] == files.VERSIONS[kind]
+    write_manifest(tmp_path, {"version": 99}, kind=kind)
+    with pytest.raises(InputError, match=f"kind '{kind}' and version 99; this bertsmith reads version"):
+        read_manifest(tmp_path, kind=kind)
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/hostname"])
@@ -92,7 +102,7 @@ def test_leftovers_of_a_killed_process_with_our_number_or_an_odd_name_are_remove
 @pytest.mark.parametrize("place", ["sha256", "version", "files"])
 def test_a_manifest_that_was_changed_is_refused(tmp_path: Path, place: str) -> None:
     directory = complete(tmp_path / "d")
-    content = json.loads((directory / MANIFEST).read_text()) | {place: 1 if place != "files" else {}}
+    content = json.loads((directory / MANIFEST).read_text()) | {place: 99 if place != "files" else {}}
     (directory / MANIFEST).write_text(json.dumps(content))
     with pytest.raises(InputError, match="its SHA-256 is not the one it carries"):
         read_manifest(directory)
@@ -110,6 +120,20 @@ def test_a_failure_leaves_the_old_directory_and_no_temporary(tmp_path: Path) -> 
         fail_half_way()
     assert set(read_manifest(out)["files"]) == {"a.txt", "sub/b.bin"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_names_the_file_as_it_would_have_been_called(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with (
+        pytest.raises(OSError, match="No space left") as full,
+        new_directory(out, overwrite=False) as temporary,
+        new_file(temporary / "a.bin"),
+    ):
+        raise OSError(28, "No space left on device")
+    assert full.value.filename == str(out / "a.bin")
+    with pytest.raises(FileNotFoundError) as missing, new_directory(out, overwrite=False):
+        (tmp_path / "elsewhere").read_text()
+    assert missing.value.filename == str(tmp_path / "elsewhere")
 
 
 def test_overwriting_replaces_everything_at_once(tmp_path: Path) -> None:

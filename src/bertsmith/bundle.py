@@ -86,8 +86,8 @@ def write_bundle(
     write_file(directory / WEIGHTS, save(state, metadata={"format": "pt"}))
     kinds = {"is_embedder": sentence is not None, "is_reranker": task["name"] == "rerank"}
     write_file(directory / CARD, model_card(card, model, labels=list(task.get("labels", ())), **kinds))
-    content = {"kind": "model", "version": 1, "task": task, "data": card.data, "provenance": provenance}
-    write_manifest(directory, content, exclude=("train", CARD))
+    content = {"task": task, "data": card.data, "provenance": provenance}
+    write_manifest(directory, content, kind="model", exclude=("train", CARD))
 
 
 def write_description(

@@ -63,7 +63,7 @@ def write_report(options: EvaluateOptions, found: Evaluation, metrics: dict[str,
         write_file(directory / "predictions.jsonl", _predictions(found))
         write_file(directory / "report.json", to_json(report))
         write_file(directory / "report.md", to_markdown(report, pictures=tuple(pictures)))
-        write_manifest(directory, {"kind": "report", "version": 1})
+        write_manifest(directory, {}, kind="report")
 
 
 def reliability(confidences: np.ndarray, is_right: np.ndarray, bins: int = 10) -> list[dict[str, float]]:

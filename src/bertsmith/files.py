@@ -27,6 +27,10 @@ from bertsmith.errors import InputError
 MANIFEST = "bertsmith.json"
 """File name of the manifest in every directory that bertsmith writes."""
 
+VERSIONS = {"answers": 1, "checkpoint": 1, "model": 1, "onnx": 1, "report": 1, "shards": 2, "tokenizer": 1}
+"""Kind of a directory -> the version that is written, and the only one that is read: one more with each change that
+readers of the one before would get wrong."""
+
 
 def fsync_path(path: Path) -> None:
     """Flush a file or a directory to the disk."""
@@ -74,8 +78,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_manifest(directory: Path, content: dict[str, Any], *, exclude: tuple[str, ...] = ()) -> None:
-    """Write `directory/bertsmith.json`: `content`, size and SHA-256 of every file beside it, and its own SHA-256.
+def write_manifest(directory: Path, content: dict[str, Any], *, kind: str, exclude: tuple[str, ...] = ()) -> None:
+    """Write `directory/bertsmith.json`: `kind` and its version, `content`, size and SHA-256 of every file beside
+    it, and its own SHA-256.
 
     `exclude` names files and sub-folders that may change after this (a model card, a training directory's `train`).
     """
@@ -87,7 +92,7 @@ def write_manifest(directory: Path, content: dict[str, Any], *, exclude: tuple[s
             fsync_path(path)
             files[name] = {"size": path.stat().st_size, "sha256": sha256(path)}
     fsync_path(directory)
-    manifest = {**content, "files": files}
+    manifest = {"kind": kind, "version": VERSIONS[kind], **content, "files": files}
     write_file(directory / MANIFEST, to_json({**manifest, "sha256": _own_sum(manifest)}))
 
 
@@ -121,18 +126,13 @@ def _refuse_constant(name: str) -> None:
 
 
 def read_manifest(
-    directory: Path,
-    *,
-    kind: str | None = None,
-    version: int | None = None,
-    keys: tuple[str, ...] = (),
-    verify: bool = True,
+    directory: Path, *, kind: str | None = None, keys: tuple[str, ...] = (), verify: bool = True
 ) -> dict[str, Any]:
     """The manifest of `directory`, after checking size and SHA-256 of every file that it lists.
 
-    `kind` and `version` are the expected values of its fields, `keys` name tables that it must have. Raises
-    `InputError` when the manifest is missing (the directory is incomplete), of another kind or version, without one of
-    these tables, or when a file was changed since it was written.
+    `kind` is what the directory must be, in the version that is read (`VERSIONS`); `keys` name tables that it must
+    have. Raises `InputError` when the manifest is missing (the directory is incomplete), of another kind or version,
+    without one of these tables, or when a file was changed since it was written.
     """
     if not directory.is_dir():
         raise InputError("no such directory" if not directory.exists() else "not a directory", file=directory)
@@ -149,9 +149,10 @@ def read_manifest(
         )
     if kind is not None and manifest.get("kind") != kind:
         raise InputError(f"this is a directory of kind {manifest.get('kind')!r}; {kind!r} is needed", file=path)
-    if version is not None and manifest.get("version") != version:
+    if kind is not None and manifest.get("version") != VERSIONS[kind]:
         raise InputError(
-            f"the directory is of version {manifest.get('version')!r}, this bertsmith reads {version}; write it again",
+            f"a directory of kind {kind!r} and version {manifest.get('version')!r}; this bertsmith reads version "
+            f"{VERSIONS[kind]}: write it again",
             file=path,
         )
     for key in keys:
@@ -241,7 +242,8 @@ def new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary sibling to write into; at a clean end it becomes `out`, else it is removed.
 
     The caller writes the manifest before the end. With `overwrite`, an existing `out` is replaced by
-    one exchange of names, and only then removed: at no moment is there neither.
+    one exchange of names, and only then removed: at no moment is there neither. An `OSError` of a file in the
+    temporary one names the file as it would have been called in `out`.
     """
     _check_place(out, overwrite=overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -251,6 +253,10 @@ def new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         yield temporary
         put_in_place(temporary, out)
+    except OSError as error:  # a full disk, say: nobody finds a name that is gone by then
+        if error.filename is not None and (path := Path(os.fsdecode(error.filename))).is_relative_to(temporary):
+            error.filename = str(out / path.relative_to(temporary))
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

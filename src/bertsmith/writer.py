@@ -305,8 +305,8 @@ def write_writer(
     write_file(directory / "generation_config.json", to_json(usual))
     write_file(directory / WEIGHTS, save(state, metadata={"format": "pt"}))
     write_file(directory / CARD, writer_card(card, model, unlike=unlike))
-    content = {"kind": "model", "version": 1, "task": task, "data": card.data, "provenance": provenance}
-    write_manifest(directory, content, exclude=("train", CARD))
+    content = {"task": task, "data": card.data, "provenance": provenance}
+    write_manifest(directory, content, kind="model", exclude=("train", CARD))
 
 
 def written_writer(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -257,17 +258,16 @@ def test_an_engine_without_its_extra_is_named_by_its_flag(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"version": 99, "task": {}, "onnx": {}}, "the directory is of version 99, this bertsmith reads 1"),
-        ({"task": {}, "onnx": {}}, "the directory is of version None, this bertsmith reads 1"),
-        ({"version": 1, "task": {}}, 'it has no "onnx" table'),
-        ({"version": 1, "onnx": {}}, 'it has no "task" table'),
-        ({"version": 1, "task": {}, "onnx": {"kind": "classify"}}, '"onnx" has no "positions"; export it again'),
+        ({"version": 99, "task": {}, "onnx": {}}, "kind 'onnx' and version 99; this bertsmith reads version 1"),
+        ({"task": {}}, 'it has no "onnx" table'),
+        ({"onnx": {}}, 'it has no "task" table'),
+        ({"task": {}, "onnx": {"kind": "classify"}}, '"onnx" has no "positions"; export it again'),
     ],
 )
 def test_a_manifest_of_another_version_or_without_its_tables_is_refused(
     content: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    write_manifest(tmp_path, {"kind": "onnx", **content})
+    write_manifest(tmp_path, content, kind="onnx")
     with pytest.raises(InputError, match=message):
         OnnxModel(tmp_path)
 
@@ -311,7 +311,7 @@ def test_a_full_disk_leaves_nothing(size: str, classifier_dir: Path, tmp_path: P
     ran = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, check=False)
     lines = [line for line in ran.stderr.splitlines() if not line.startswith("tracing")]
     assert len(lines) == 1, ran.stderr
-    assert "No space left on device" in lines[0]
+    assert re.search(rf"error: {disk}/out(/[\w./]+)?: No space left on device", lines[0]), lines
     assert ran.stdout.splitlines() == ["exit code 1"]
 
 

@@ -298,7 +298,7 @@ def test_a_tokenizer_that_adds_no_ends_or_knows_no_mask_is_refused(tmp_path: Pat
 
 def test_a_changed_byte_is_noticed_where_a_manifest_lists_the_files(tmp_path: Path) -> None:
     make(tmp_path)
-    files.write_manifest(tmp_path, {"kind": "tokenizer"})
+    files.write_manifest(tmp_path, {}, kind="tokenizer")
     load_tokenizer(tmp_path)
     path = tmp_path / "tokenizer.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"hello"', '"hellp"'), encoding="utf-8")

@@ -293,7 +293,7 @@ def test_other_bad_files_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_changed_byte_is_noticed_where_a_manifest_lists_the_files(tmp_path: Path) -> None:
     write(tmp_path, tokenizer_config={})
-    files.write_manifest(tmp_path, {"kind": "tokenizer"})
+    files.write_manifest(tmp_path, {}, kind="tokenizer")
     load_tokenizer(tmp_path)
     write(tmp_path, [*PIECES[:-1], "è"])
     assert "SHA-256" in refusal(tmp_path)

@@ -96,7 +96,7 @@ def test_each_file_and_directory_that_is_read_has_a_fingerprint(
     check_same(tmp_path, options)
     if field in ("model", "teacher"):
         content = read_manifest(Path(given[field]))
-        write_manifest(Path(given[field]), {**content, "data": "other"})
+        write_manifest(Path(given[field]), {**content, "data": "other"}, kind="model")
     else:
         given[field].write_text("text\tlabel\n")
     with pytest.raises(InputError, match=f'field "{field}": changed since'):
@@ -108,7 +108,7 @@ def test_each_file_and_directory_that_is_read_has_a_fingerprint(
 def test_other_shards_are_not_resumed_with(shards_dir: Path, tmp_path: Path) -> None:
     options = tiny_pretraining(shutil.copytree(shards_dir, tmp_path / "shards"), tmp_path / "out")
     write_config(tmp_path, options)
-    write_manifest(options.data, {**read_manifest(options.data), "seconds": 0.0})
+    write_manifest(options.data, {**read_manifest(options.data), "seconds": 0.0}, kind="shards")
     with pytest.raises(InputError, match=r'shards: field "data": changed since'):
         check_same(tmp_path, options)
 

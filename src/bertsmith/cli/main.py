@@ -56,7 +56,7 @@ def main(words: list[str]) -> int:
     except (OSError, MemoryError) as error:
         if debug:
             raise
-        print(f"bertsmith: error: {error}", file=sys.stderr)
+        print(f"bertsmith: error: {_reason(error)}", file=sys.stderr)
         return 1
     except Exception as error:
         if debug:
@@ -68,6 +68,13 @@ def main(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _reason(error: OSError | MemoryError) -> str:
+    """What the system says, after the file's name, as in the project's own errors."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def dispatch(words: list[str]) -> int:

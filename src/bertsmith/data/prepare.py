@@ -74,9 +74,8 @@ def prepare(options: PrepareOptions) -> dict[str, Any]:
         run.close()
         figures = run.figures()
         tokenizer.save(place.directory / "tokenizer")
-        content = {"kind": "shards", "version": 2, "tokenizer": tokenizer.fingerprint}
-        sources = {"sources": run.sources()}
-        write_manifest(place.directory, content | {"vocab_size": tokenizer.vocab_size} | figures | sources)
+        own = {"tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size}
+        write_manifest(place.directory, own | figures | {"sources": run.sources()}, kind="shards")
     shown = figures if options.weights is None else figures | {"sources": run.sources()}
     return {"out": str(options.out), **shown, "seconds": time.perf_counter() - started}
 

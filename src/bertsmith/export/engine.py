@@ -18,9 +18,6 @@ from bertsmith.files import MANIFEST, read_manifest
 KIND = "onnx"
 """`kind` of the manifest of an exported directory."""
 
-VERSION = 1
-"""`version` of the manifest."""
-
 DESCRIBED = ("kind", "positions", "per_token")
 """What the manifest must say under `onnx` for the graph to be run."""
 
@@ -51,7 +48,7 @@ class OnnxModel:
         """Raises `InputError` for a directory that was not exported by bertsmith, or was changed since, for one that
         writes text, and without onnxruntime. `threads`: by default as many as onnxruntime takes, one for each core.
         """
-        manifest = read_manifest(directory, kind=KIND, version=VERSION, keys=("task", "onnx"))
+        manifest = read_manifest(directory, kind=KIND, keys=("task", "onnx"))
         if missing := [name for name in DESCRIBED if name not in manifest["onnx"]]:
             raise InputError(f'"onnx" has no "{missing[0]}"; export it again', file=directory / MANIFEST)
         self.task: dict[str, Any] = manifest["task"]

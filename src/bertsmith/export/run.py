@@ -23,7 +23,7 @@ from bertsmith.errors import InputError, import_extra
 from bertsmith.export.answers import KINDS, EncoderGraph, encoder_part, kind_of, reads_segments
 from bertsmith.export.card import export_card
 from bertsmith.export.decoders import causal_part, seq2seq_parts
-from bertsmith.export.engine import FOLDER, GENERATE, KIND, VERSION, check_packages, open_session
+from bertsmith.export.engine import FOLDER, GENERATE, KIND, check_packages, open_session
 from bertsmith.export.graph_file import OPSET, write_graph
 from bertsmith.export.loss import FEW, Measure, quantised
 from bertsmith.export.part import Part
@@ -97,8 +97,8 @@ def export(options: ExportOptions) -> dict[str, Any]:
         card = export_card(options.out.name, name, described, licence=licence_of(path))
         write_file(directory / CARD, card)
         provenance = {"source": options.model, "versions": versions()}
-        content = {"kind": KIND, "version": VERSION, "task": job.task, "onnx": described, "provenance": provenance}
-        write_manifest(directory, content, exclude=(CARD,))
+        content = {"task": job.task, "onnx": described, "provenance": provenance}
+        write_manifest(directory, content, kind=KIND, exclude=(CARD,))
     first = next(iter(described["graphs"].values()))
     return {
         "out": str(options.out),

@@ -88,8 +88,8 @@ def train_tokenizer(options: TokenizerOptions) -> dict[str, Any]:
             grown.save(directory)
         provenance = options.model_dump(mode="json", exclude={"out", "overwrite"})
         versions = {"bertsmith": bertsmith.__version__, "tokenizers": tokenizers.__version__}
-        content = {"kind": "tokenizer", "version": 1, "options": provenance, "versions": versions, **figures}
-        files.write_manifest(directory, content)
+        content = {"options": provenance, "versions": versions, **figures}
+        files.write_manifest(directory, content, kind="tokenizer")
         load_tokenizer(directory)  # verifies the sizes and hashes just written, and that it encodes
     seconds = round(time.monotonic() - started, 3)
     log.info("%s: %d pieces, %.3f a word", options.out, figures["vocab_size"], figures["pieces_per_word"])

@@ -82,8 +82,8 @@ def save_checkpoint(
                 _save(model.state_dict(), temporary / "model.safetensors")
                 _save(_moments(model, optimizers), temporary / "optimizer.safetensors")
             _save(states, temporary / "random.safetensors")
-            content = {"kind": "checkpoint", "version": 1, "world_size": ranks.world_size}
-            write_manifest(temporary, {**content, "progress": asdict(progress)})
+            content = {"world_size": ranks.world_size, "progress": asdict(progress)}
+            write_manifest(temporary, content, kind="checkpoint")
         for old in _steps(directory)[keep:]:
             shutil.rmtree(old, ignore_errors=True)
     elif is_sharded(model):

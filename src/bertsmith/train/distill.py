@@ -65,7 +65,7 @@ def store_answers(train: Path, answers: Answers) -> None:
     with new_directory(train / ANSWERS, overwrite=True) as directory:
         tensors = {"values": torch.from_numpy(answers.values), "sizes": torch.from_numpy(answers.sizes)}
         write_file(directory / "answers.safetensors", save(tensors))
-        write_manifest(directory, {"kind": "answers", "version": 1})
+        write_manifest(directory, {}, kind="answers")
 
 
 def ask(

@@ -40,6 +40,18 @@ def test_an_output_that_would_replace_a_model_that_is_read_is_refused(
     assert not (tmp_path / ".model.new").exists()
 
 
+@pytest.mark.parametrize("place", [".model.new", ".model.runs/seed-0"])
+def test_nor_one_that_would_remove_where_an_earlier_run_worked(
+    place: str, encoder_dir: Path, tmp_path: Path, capsys: Any
+) -> None:
+    source = shutil.copytree(encoder_dir, tmp_path / place)
+    rows = ("--train", tmp_path / "rows.tsv", "--dev", tmp_path / "rows.tsv", "--seeds", 2)
+    words = ("finetune", "classify", "--model", source, *rows, "--out", tmp_path / "model")
+    outcome = bertsmith(capsys, *words, "--overwrite")
+    assert_refused(outcome, 'field "--out": would take the place of its own source, which --model names')
+    assert read_manifest(source, kind="model")
+
+
 def test_a_link_to_the_output_is_the_output(encoder_dir: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "model"
     shutil.copytree(encoder_dir, out)

@@ -87,6 +87,11 @@ def beside(out: Path) -> Path:
     return out.with_name(f".{out.name}.new")
 
 
+def runs_for(out: Path) -> Path:
+    """Where several runs work, the best of which becomes `out`."""
+    return out.with_name(f".{out.name}.runs")
+
+
 def write_config(folder: Path, options: TrainingOptions, **more: Any) -> None:
     """Write `folder/config.yaml`: all options, fingerprints of what they name, and `more`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,11 +156,12 @@ def check_same(folder: Path, options: TrainingOptions) -> None:
 
 
 def check_sources(options: TrainingOptions) -> None:
-    """Raise `InputError` for an output that would replace what the run reads."""
+    """Raise `InputError` for an output, or a place where one is made, that would replace what the run reads."""
     for name in READ:
         value = getattr(options, name, None)
         if value is not None and not str(value).startswith("hf:"):
-            check_source(options.out, value, named=None if name == "data" else f"--{name.replace('_', '-')}")
+            for place in (options.out, beside(options.out), runs_for(options.out)):
+                check_source(place, value, named=None if name == "data" else f"--{name.replace('_', '-')}")
 
 
 def open_training_directory(options: TrainingOptions) -> TrainingDirectory:

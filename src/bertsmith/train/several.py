@@ -26,6 +26,7 @@ from bertsmith.train.directory import (
     check_same,
     check_sources,
     open_training_directory,
+    runs_for,
     write_config,
 )
 from bertsmith.train.distributed import Ranks
@@ -60,7 +61,7 @@ def finetune_several(options: FinetuneOptions) -> dict[str, Any]:
         field = "--search" if options.search else "--seeds"
         raise InputError("trains one model after the other; start it without torchrun", field=field)
     out = options.out
-    runs = out.with_name(f".{out.name}.runs")
+    runs = runs_for(out)
     if options.resume and runs.exists():
         check_same(runs, options)
         if (runs / BEST).is_file():  # killed while the best was put in its place

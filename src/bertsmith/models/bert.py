@@ -26,6 +26,10 @@ HEADS = (
 )
 """Names of the optional parts, in the order in which they are drawn."""
 
+FINE_TUNED = frozenset({"classifier", "token_classifier", "question_answering", "multiple_choice"})
+"""Heads that start fresh on a trained encoder, with the pooler if it has none: drawn as transformers draws them, with
+the whole deviation, because the smaller they are the slower the encoder learns through them at first."""
+
 READS_CLS = frozenset({"next_sentence", "classifier", "multiple_choice"})
 """Heads on the pooled vector of `[CLS]`; they bring the pooler."""
 
@@ -73,7 +77,7 @@ class Bert(nn.Module):
         for name in HEADS:
             head = getattr(self, name)
             if head is not None:
-                initialize(head, std=config.initializer_range)
+                initialize(head, std=config.initializer_range, is_cut=FINE_TUNED.isdisjoint(heads))
 
     @property
     def heads(self) -> tuple[str, ...]:

@@ -14,16 +14,19 @@ NEIGHBOUR_SCORE = 12.0
 """Attention score of the right neighbour at the start, before what tokens add to it by chance."""
 
 
-def initialize(module: nn.Module, *, std: float, kind: str = "normal") -> None:
+def initialize(module: nn.Module, *, std: float, kind: str = "normal", is_cut: bool = True) -> None:
     """Draw every weight of `module` anew; biases become zero, norms one and zero, padding rows zero.
 
-    `kind` is for linear and embedding weights: `normal` is N(0, std) cut at two deviations, as BERT has it;
+    `kind` is for linear and embedding weights: `normal` is N(0, std), cut at two deviations if `is_cut`, as BERT has
+    it, whose weights then deviate by 0.88 std;
     `xavier` (Glorot and Bengio 2010) and `kaiming` (He et al. 2015) are uniform, and choose their own width.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
-            if kind == "normal":
+            if kind == "normal" and is_cut:
                 nn.init.trunc_normal_(part.weight, mean=0.0, std=std, a=-2 * std, b=2 * std)
+            elif kind == "normal":
+                nn.init.normal_(part.weight, std=std)
             elif kind == "xavier":
                 nn.init.xavier_uniform_(part.weight)
             elif kind == "kaiming":

@@ -48,7 +48,7 @@ def starting_model(options: FinetuneOptions, bundle: Bundle, task: Task, rows: S
         before = tuple(bundle.task.get("labels", ()))
         is_kept = before == labels or (isinstance(task, RerankTask) and len(before) == 1)  # any number is a relevance
         if head is not None and name not in fresh and not is_kept:
-            initialize(head, std=config.initializer_range)
+            initialize(head, std=config.initializer_range, is_cut=False)
             fresh.append(name)
     if options.random_init:
         torch.manual_seed(options.seed)

@@ -148,7 +148,9 @@ def read_manifest(
             "its SHA-256 is not the one it carries: the file is damaged; write the directory again", file=path
         )
     if kind is not None and manifest.get("kind") != kind:
-        raise InputError(f"this is a directory of kind {manifest.get('kind')!r}; {kind!r} is needed", file=path)
+        made_of = dict(manifest.get("provenance") or {}).get("source")
+        fix = "" if made_of is None else f", as {made_of} is, of which it was made"
+        raise InputError(f"this is a directory of kind {manifest.get('kind')!r}; {kind!r} is needed{fix}", file=path)
     if kind is not None and manifest.get("version") != VERSIONS[kind]:
         raise InputError(
             f"a directory of kind {kind!r} and version {manifest.get('version')!r}; this bertsmith reads version "

@@ -195,6 +195,14 @@ def test_a_model_directory_is_never_replaced(
     read_manifest(model, kind="model")
 
 
+def test_an_export_in_place_of_a_model_names_the_model(
+    exported: Path, classifier_dir: Path, tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "rows.tsv").write_text("text\na film\n")
+    outcome = bertsmith(capsys, "predict", exported, "--data", tmp_path / "rows.tsv")
+    assert_refused(outcome, f"kind 'onnx'; 'model' is needed, as {classifier_dir} is, of which it was made")
+
+
 @pytest.mark.slow
 def test_one_changed_bit_is_refused_with_one_line(exported: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

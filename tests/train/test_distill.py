@@ -135,11 +135,10 @@ def test_a_teacher_helps_where_labels_mislead_and_a_scrambled_one_does_not(
             tmp_path / name,
             model=str(encoder_dir),
             student_layers=None,
-            steps=240,
-            eval_every=240,
+            steps=640,
+            eval_every=640,
             alpha=0.9,
             dropout=0.0,
-            learning_rate=3e-3,
         )
         lines = [line.split("\t") for line in given.train.read_text().splitlines()[1:]]
         labels = [lines[int(rng.integers(len(lines)))][1] if i % 4 else label for i, (_, label) in enumerate(lines)]
@@ -219,7 +218,7 @@ def test_rows_without_labels_are_learnt_from_too(kind: str, teachers: dict[str, 
 @pytest.mark.slow
 def test_unlabelled_rows_teach_what_labels_do_not_say(classifier: Path, encoder_dir: Path, tmp_path: Path) -> None:
     """Four labelled rows and 96 without: the student learns all four animals."""
-    flags = {"model": str(encoder_dir), "student_layers": None, "steps": 120, "eval_every": 120, "dropout": 0.0}
+    flags = {"model": str(encoder_dir), "student_layers": None, "steps": 480, "eval_every": 480, "dropout": 0.0}
     few = student("classify", classifier, tmp_path / "few", **flags)
     more = tmp_path / "more.tsv"
     more.write_text("\n".join(line.split("\t")[0] for line in few.train.read_text().splitlines()) + "\n")
